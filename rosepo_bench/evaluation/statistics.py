@@ -1,0 +1,108 @@
+"""Intervals over users. Every interval here is a 95 % one, and its users are taken for a sample of all users.
+
+With several seeds a user's values are first averaged over the seeds. What the choice of the seed itself adds
+to the uncertainty is not in the interval; the tables print its standard deviation beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import special
+
+from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.errors import UserError
+
+Z95 = float(special.ndtri(0.975))
+Z80 = float(special.ndtri(0.80))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval, from ``n`` users (or pairs)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """The form that records hold."""
+        return asdict(self)
+
+
+def wilson(successes: float, n: int) -> Interval:
+    """A proportion with its Wilson score interval (Wilson 1927). ``successes`` may be a mean over seeds."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is not a proportion")
+    share, z = successes / n, Z95
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At 0 and n one end is the estimate itself; rounding may not push it past.
+    return Interval(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share), n)
+
+
+def student(values: FloatArray) -> Interval:
+    """A mean with its Student t interval. ``values`` [n]. UserError: fewer than two users."""
+    n = len(values)
+    if n < 2:
+        raise UserError(f"{n} user(s): an interval needs at least two; evaluate more users")
+    value = float(np.mean(values))
+    half = float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(value, value - half, value + half, n)
+
+
+def average(values: FloatArray) -> Interval:
+    """The mean of per-user metric values within [0, 1]. Where all are 0 or 1 (HR of one seed) with Wilson's
+    interval, else (NDCG, and HR averaged over seeds) with Student's t, cut to [0, 1]."""
+    assert np.all((values >= 0) & (values <= 1)), "metric values lie in [0, 1]"
+    if np.all((values == 0) | (values == 1)):
+        return wilson(float(np.sum(values)), len(values))
+    interval = student(values)
+    return Interval(interval.value, max(0.0, interval.low), min(1.0, interval.high), interval.n)
+
+
+def paired(first: FloatArray, second: FloatArray) -> Interval:
+    """Mean of ``first - second`` over the same users, in the same order. Both [n].
+
+    Where all differences are -1, 0 or 1 (HR of one seed) with Bonett and Price's adjusted Wald interval (J.
+    Educ. Behav. Stat. 37, 2012), which keeps a width when no user changed; else with Student's t. The value
+    is the plain mean difference.
+    """
+    assert first.shape == second.shape, "the same users"
+    difference = first - second
+    if not np.all(np.isin(difference, (-1.0, 0.0, 1.0))):
+        return student(difference)
+    n = len(difference)
+    up, down = ((np.sum(difference == sign) + 1) / (n + 2) for sign in (1, -1))
+    half = Z95 * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval(float(np.mean(difference)), max(-1.0, up - down - half), min(1.0, up - down + half), n)
+
+
+def detectable(interval: Interval) -> float:
+    """The smallest true difference that a paired comparison as wide as ``interval`` finds four times in five
+    (two-sided 5 % level, normal approximation)."""
+    return (interval.high - interval.low) / 2 * (Z95 + Z80) / Z95
+
+
+def same_users(users: Sequence[IntArray], names: Sequence[str]) -> IntArray:
+    """The users that all of ``users`` list in one order. UserError names two that differ."""
+    for other, name in zip(users, names, strict=True):
+        if not np.array_equal(users[0], other):
+            raise UserError(
+                f"{names[0]} and {name} were evaluated on different users ({len(users[0])} and "
+                f"{len(other)}); run both again under one configuration"
+            )
+    return users[0]
+
+
+def over_seeds(values: Sequence[FloatArray]) -> FloatArray:
+    """Each user's mean over seeds. One array [n] a seed -> [n]."""
+    return np.mean(np.stack(values), axis=0)
+
+
+def seed_spread(values: Sequence[FloatArray]) -> float | None:
+    """Standard deviation (n - 1) over seeds of the mean over users; None for a single seed."""
+    return float(np.std([np.mean(one) for one in values], ddof=1)) if len(values) > 1 else None

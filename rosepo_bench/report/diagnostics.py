@@ -1,0 +1,141 @@
+"""Speed, preference training and oracle: what the quality tables cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rosepo_bench.evaluation import statistics
+from rosepo_bench.report.markdown import (
+    NONE,
+    distinct,
+    escape,
+    interval,
+    number,
+    paragraph,
+    percent,
+    quantity,
+    table,
+)
+from rosepo_bench.report.sections import Section
+from rosepo_bench.store import Record
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the numbers that are there."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def pooled(cells: Iterable[Mapping[str, float] | None]) -> statistics.Interval | None:
+    """Proportions of several seeds as one: their mean, with Wilson's interval for the n of one seed. The
+    seeds share users, so that their counts may not be added up."""
+    known = [cell for cell in cells if cell is not None]
+    if not known:
+        return None
+    n = int(min(cell["n"] for cell in known))
+    return statistics.wilson(float(np.mean([cell["value"] for cell in known])) * n, n)
+
+
+def throughput(section: Section) -> str:
+    """Rates and times as means over the seeds, memory as the highest."""
+    rows = []
+    for name, records in section.methods.items():
+        speed = [record["throughput"] for record in records]
+        rates = [
+            mean(one[rate] for one in speed)
+            for rate in ("training_tokens_per_s", "pairs_per_s", "scoring_users_per_s")
+        ]
+        memory = max(one["peak_memory_bytes"] for one in speed) / 2**20
+        seconds = [mean(one["seconds"].get(stage) for one in speed) for stage in ("training", "scoring")]
+        machine = [distinct(one[key] for one in speed) for key in ("impl", "device", "threads")]
+        rows.append([escape(name), *map(quantity, [*rates, memory]), *machine, *map(quantity, seconds)])
+    header = [
+        "method",
+        "training tokens/s",
+        "pairs/s",
+        "scoring users/s",
+        "peak MiB",
+        "impl",
+        "device",
+        "threads",
+    ]
+    return table([*header, "training s", "scoring s"], rows, left=["method", "impl", "device"])
+
+
+def preference(section: Section) -> str:
+    """Pairs, ε and the margin's accuracy; empty where no method has any."""
+    rows = []
+    for name, records in _having(section, "preference").items():
+        found = [record["preference"] for record in records]
+        settings = [distinct(one[key] for one in found) for key in ("sampler", "loss", "beta")]
+        accuracy = [
+            interval(pooled(one["margin_accuracy"][when] for one in found)) for when in ("before", "after")
+        ]
+        changed = mean(one["changed_top"]["share"] for one in found)
+        rows.append(
+            [
+                escape(name),
+                *settings,
+                quantity(mean(one["pairs_seen"] for one in found)),
+                _epsilon(found, "epsilon"),
+                _epsilon(found, "validation_epsilon"),
+                *accuracy,
+                percent(changed),
+            ]
+        )
+    if not rows:
+        return ""
+    header = ["method", "sampler", "loss", "β", "pairs", "ε, training", "ε, validation"]
+    header += ["accuracy before", "accuracy after", "top changed"]
+    return table(header, rows, left=["method", "sampler", "loss"])
+
+
+PREFERENCE_CAPTION = paragraph(
+    "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has",
+    "the higher log-prob, before and after preference training. Top changed: users whose first item is not",
+    "SFT's.",
+)
+
+
+def oracle(section: Section) -> str:
+    """The oracle's accuracy and calibration; empty where no method has one."""
+    rows = []
+    for name, records in _having(section, "oracle").items():
+        found = [record["oracle"] for record in records]
+        sampler = (
+            distinct(record["preference"]["sampler"] for record in records if record["preference"]) or NONE
+        )
+        accuracy = interval(pooled(one["accuracy"] for one in found))
+        keys = ("tau", "epsilon_gap", "epsilon_gap_without_folds")
+        rows.append(
+            [escape(name), sampler, accuracy, *(number(mean(one[key] for one in found)) for key in keys)]
+        )
+    if not rows:
+        return ""
+    header = ["method", "sampler", "accuracy", "τ", "ε gap, cross-fitted", "ε gap, without folds"]
+    return table(header, rows, left=["method", "sampler"])
+
+
+ORACLE_CAPTION = paragraph(
+    "Accuracy: on held-out pairs in random orientation, where guessing gives 0.5. ε gap: mean ε of the",
+    "validation pairs minus that of the training pairs; an oracle that has memorised its training pairs",
+    "(without folds) shows a wide one.",
+)
+
+
+def _having(section: Section, part: str) -> dict[str, list[Record]]:
+    """The methods whose records have ``part``, with those records."""
+    found = (
+        (name, [record for record in records if record[part]]) for name, records in section.methods.items()
+    )
+    return {name: records for name, records in found if records}
+
+
+def _epsilon(found: list[dict[str, Any]], name: str) -> str:
+    known = [one[name] for one in found if one[name]]
+    if not known:
+        return NONE
+    return f"{number(mean(one['mean'] for one in known))} ± {number(mean(one['sd'] for one in known))}"

@@ -1,0 +1,70 @@
+"""Every number of the report in one long table: one row a value, for other people's plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.report.quality import BASELINES, difference, overall
+from rosepo_bench.report.sections import Section
+from rosepo_bench.store import Record
+
+HEADER = ("dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n")
+Cell = tuple[str, dict[str, Any]]
+"""A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` where it has them."""
+
+
+def long_form(sections: list[Section]) -> str:
+    """CSV. Each record's values stand under its seed, what is computed over all seeds under ``all``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for section in sections:
+        for method, records in section.methods.items():
+            kind = records[0]["data"]["kind"]
+            for record in records:
+                for metric, cell in _cells(record):
+                    writer.writerow([section.title, kind, method, record.seed, metric, *_numbers(cell)])
+            for metric, cell in _overall(section, method):
+                writer.writerow([section.title, kind, method, "all", metric, *_numbers(cell)])
+    return text.getvalue()
+
+
+def _cells(record: Record) -> Iterator[Cell]:
+    yield from record["metrics"].items()
+    for name, value in record["throughput"].items():
+        if name == "seconds":
+            yield from ((f"seconds_{stage}", {"value": seconds}) for stage, seconds in value.items())
+        elif isinstance(value, int | float):
+            yield name, {"value": value}
+    if found := record["preference"]:
+        yield "pairs_seen", {"value": found["pairs_seen"]}
+        yield "beta", {"value": found["beta"]}
+        for name in ("epsilon", "validation_epsilon"):
+            if found[name]:
+                yield from ((f"{name}_{part}", {"value": found[name][part]}) for part in ("mean", "sd"))
+        for when, cell in found["margin_accuracy"].items():
+            if cell:
+                yield f"margin_accuracy_{when}", cell
+        yield "changed_top", {"value": found["changed_top"]["share"], "n": found["changed_top"]["n"]}
+    if found := record["oracle"]:
+        yield "oracle_accuracy", found["accuracy"]
+        for name in ("tau", "epsilon_gap", "epsilon_gap_without_folds"):
+            if found[name] is not None:
+                yield f"oracle_{name}", {"value": found[name]}
+
+
+def _overall(section: Section, method: str) -> Iterator[Cell]:
+    for metric in METRICS:
+        yield metric, overall(section, method, metric).as_dict()
+        for baseline in BASELINES:
+            if (found := difference(section, method, baseline, metric)) is not None:
+                yield f"{metric}_minus_{baseline}", found.as_dict()
+
+
+def _numbers(cell: dict[str, Any]) -> list[str]:
+    found = [cell.get(name) for name in ("value", "low", "high", "n")]
+    return [f"{one:.8g}" if isinstance(one, float) else "" if one is None else str(one) for one in found]

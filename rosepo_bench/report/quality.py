@@ -1,0 +1,135 @@
+"""Quality: the metrics of every method, and their paired differences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rosepo_bench.evaluation import statistics
+from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.evaluation.statistics import Interval
+from rosepo_bench.report.markdown import (
+    NONE,
+    bullets,
+    distinct,
+    escape,
+    interval,
+    number,
+    paragraph,
+    percent,
+    table,
+)
+from rosepo_bench.report.sections import Section
+
+BASELINES = ("sft", "popularity")
+NO_EFFECT = 0.01
+"""A preference method that changed the first item of fewer users is noted as one without effect."""
+
+DRAWS = {"candidates": "the others drawn uniformly"}
+SYNTHETIC = (
+    "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
+)
+
+
+def heading(section: Section) -> str:
+    """``## movielens``; a replica is called one."""
+    return f"## {escape(section.title)}" + (": synthetic data" if section.synthetic else "")
+
+
+def caption(section: Section) -> str:
+    """Data, users, split, protocol, seeds and ties: what a number must not be quoted without."""
+    if not section.records:
+        return "No record."
+    first = section.records[0]
+    data, protocol = first["data"], first["protocol"]
+    draw = DRAWS.get(protocol["name"], "see the protocol's description")
+    sources = distinct(record["data"]["source"] for record in section.records)
+    seeds = sorted({record.seed for record in section.records})
+    return paragraph(
+        SYNTHETIC if section.synthetic else "",
+        f"Source {sources}, {len(section.users):,} test users, split `{data['split']}`,",
+        f"profile `{first['profile']}`, seed{'s' * (len(seeds) > 1)} {distinct(seeds)}.",
+        f"Protocol `{protocol['name']}`: the target among {protocol['size']} candidates, {draw}",
+        f"(sha256 {data['candidates_sha256'][:12]}); language models rank by the {protocol['score']} of a",
+        "title's token log-probs.",
+        _ties(data["tied_share"]),
+        escape(section.note),
+    )
+
+
+def _ties(share: float | None) -> str:
+    if not share:
+        return ""
+    return f"For {percent(share)} of the users the last events tie in time: file order picks the target."
+
+
+def quality(section: Section) -> str:
+    """The table of metrics. Cells without a record are listed below; methods without any keep a row."""
+    rows = []
+    for name in section.names:
+        if name in section.methods:
+            cells = [interval(overall(section, name, metric)) for metric in METRICS]
+            rows.append([escape(name), str(len(section.methods[name])), *cells])
+        else:
+            failed = any(reason for _, method, _, reason in section.failures if method == name)
+            word = "failed" if failed else "missing"
+            rows.append([escape(name), "0", word, *[NONE] * (len(METRICS) - 1)])
+    parts = [table(["method", "seeds", *(metric.upper() for metric in METRICS)], rows, left=["method"])]
+    if section.failures:
+        parts.append(
+            bullets(
+                f"{escape(method)}, seed {seed}: " + (f"failed: {escape(reason)}" if reason else "missing")
+                for _, method, seed, reason in section.failures
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def overall(section: Section, method: str, metric: str) -> Interval:
+    """A metric with its interval over users, each user averaged over the seeds."""
+    return statistics.average(statistics.over_seeds(section.values(method, metric)))
+
+
+def difference(section: Section, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
+    """Paired difference to a baseline; None to itself or where the baseline has no record."""
+    if method == baseline or baseline not in section.methods:
+        return None
+    first, second = (statistics.over_seeds(section.values(name, metric)) for name in (method, baseline))
+    return statistics.paired(first, second)
+
+
+def differences(section: Section) -> str:
+    """Paired differences in HR@1, its spread over seeds and, where known, HR@1 without tied users."""
+    untied = section.untied()
+    header = ["method", *(f"HR@1 minus {name}" for name in BASELINES), "sd over seeds"]
+    header += [] if untied is None else ["HR@1, untied users"]
+    rows = []
+    for name in section.methods:
+        values = section.values(name, "hr@1")
+        row = [escape(name), *(interval(difference(section, name, base), signed=True) for base in BASELINES)]
+        row.append(number(statistics.seed_spread(values)))
+        if untied is not None:
+            rest = statistics.over_seeds(values)[untied]
+            row.append(interval(statistics.average(rest) if len(rest) > 1 else None))
+        rows.append([*row, _effect(section, name)])
+    return table([*header, "note"], rows, left=["method", "note"]) + "\n\n" + _power(section)
+
+
+def _effect(section: Section, method: str) -> str:
+    found = [record["preference"] for record in section.methods[method] if record["preference"]]
+    share = float(np.mean([one["changed_top"]["share"] for one in found])) if found else 1.0
+    return "" if share >= NO_EFFECT else f"no effect: first item changed for {percent(share)} of users"
+
+
+def _power(section: Section) -> str:
+    """How small a difference the users can show, from the comparisons that the benchmark is about."""
+    base = next((name for name in BASELINES if name in section.methods), None)
+    tuned = [name for name, records in section.methods.items() if records[0]["family"] == "preference"]
+    found = [difference(section, name, base) for name in tuned or section.methods] if base else []
+    smallest = max((statistics.detectable(one) for one in found if one), default=None)
+    if smallest is None:
+        return paragraph("No second method to compare with.")
+    return paragraph(
+        f"With these users a difference in HR@1 from {base} smaller than about {smallest:.3f} is likely to",
+        "stay unseen (80 % power, the widest interval of the",
+        "preference methods)." if tuned else "methods).",
+    )

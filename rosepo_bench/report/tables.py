@@ -1,0 +1,61 @@
+"""The report: Markdown tables and a CSV, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rosepo_bench import store
+from rosepo_bench.errors import UserError
+from rosepo_bench.report import diagnostics, quality
+from rosepo_bench.report.longform import long_form
+from rosepo_bench.report.markdown import paragraph
+from rosepo_bench.report.sections import Failure, Section, sections
+from rosepo_bench.store import Record
+
+LEGEND = paragraph(
+    "Each number stands with its 95 % interval over users. HR of one seed: Wilson's; NDCG, and values",
+    "averaged over several seeds: Student's t over the users' means. Differences are paired user by user (HR",
+    "of one seed: Bonett and Price's interval, else Student's t). The intervals do not hold what the choice",
+    "of the seed adds: see its standard deviation. They are not corrected for the number of comparisons.",
+)
+
+
+def render(records: Sequence[Record], failures: Sequence[Failure] = ()) -> str:
+    """The whole report as Markdown that fits a terminal of 160 columns.
+
+    ``failures``: (data set, method, seed, reason) of cells without a record; an empty reason means never run.
+    UserError: nothing to report, records that contradict their predictions, methods with different users.
+    """
+    return _markdown(_sections(records, failures))
+
+
+def write_report(out: Path, records: Sequence[Record], failures: Sequence[Failure] = ()) -> list[Path]:
+    """Writes ``report.md`` and ``results.csv`` below ``out``, atomically; returns their paths."""
+    parts = _sections(records, failures)
+    report, results = out / "report.md", out / "results.csv"
+    store.write_text(report, _markdown(parts))
+    store.write_text(results, long_form(parts))
+    return [report, results]
+
+
+def _sections(records: Sequence[Record], failures: Sequence[Failure]) -> list[Section]:
+    if not records and not failures:
+        raise UserError("no records to report; run `python -m rosepo_bench run` first, or give its --out")
+    return sections(records, failures)
+
+
+def _markdown(parts: list[Section]) -> str:
+    return "\n\n".join(["# Results", LEGEND, *map(_section, parts)]) + "\n"
+
+
+def _section(section: Section) -> str:
+    blocks = [quality.heading(section), quality.caption(section), "### Quality", quality.quality(section)]
+    if section.records:
+        blocks += ["### Differences in HR@1", quality.differences(section)]
+        blocks += ["### Throughput", diagnostics.throughput(section)]
+    if found := diagnostics.preference(section):
+        blocks += ["### Preference training", found, diagnostics.PREFERENCE_CAPTION]
+    if found := diagnostics.oracle(section):
+        blocks += ["### Preference oracle", found, diagnostics.ORACLE_CAPTION]
+    return "\n\n".join(blocks)

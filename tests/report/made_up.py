@@ -1,0 +1,104 @@
+"""Records as the runner writes them, with made-up ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rosepo_bench import store
+from rosepo_bench.evaluation import statistics
+from rosepo_bench.evaluation.metrics import measure
+from rosepo_bench.store import Record
+
+FAMILY = {
+    "popularity": "popularity",
+    "sasrec": "recommender",
+    "zero_shot": "language_model",
+    "sft": "language_model",
+}
+Json = dict[str, Any]
+
+
+def ranks(first: int, users: int = 100) -> np.ndarray:
+    """``first`` users with rank 1, a tenth with rank 3, a tenth with rank 8, the others 15."""
+    rank = np.full(users, 15, np.int32)
+    rank[:first], rank[first : first + users // 10], rank[first + users // 10 : first + users // 5] = 1, 3, 8
+    return rank
+
+
+def preference(users: int, **changes: Any) -> dict[str, Any]:
+    histogram = {"mean": 0.2134, "sd": 0.0811, "edges": [0.0, 0.25, 0.5], "counts": [3, 1]}
+    before, after = (statistics.wilson(hits, 1000).as_dict() for hits in (510, 640))
+    return {
+        "pairs_seen": 2000,
+        "sampler": "self_hard",
+        "loss": "cdpo",
+        "beta": 1.0,
+        "epsilon": histogram,
+        "validation_epsilon": {**histogram, "mean": 0.22},
+        "margin_accuracy": {"before": before, "after": after},
+        "changed_top": {"share": 0.25, "n": users},
+        **changes,
+    }
+
+
+def oracle() -> dict[str, Any]:
+    accuracy = statistics.wilson(600, 1000).as_dict()
+    return {"accuracy": accuracy, "tau": 1.234, "epsilon_gap": 0.012, "epsilon_gap_without_folds": 0.171}
+
+
+def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: Any) -> Json:
+    """A whole record with its ranks; ``changes`` replace top-level fields, ``data`` is merged."""
+    family, seed = FAMILY.get(method, "preference"), changes.get("seed", 0)
+    trained, tuned = family != "popularity", family == "preference"
+    return {
+        "schema": 1,
+        "key": f"{method}{seed}".encode().hex().ljust(64, "0"),
+        "dataset": "movielens",
+        "method": method,
+        "family": family,
+        "seed": 0,
+        "profile": "demo",
+        "config": {},
+        "data": {
+            "source": "ml-100k",
+            "kind": "real",
+            "files": [{"name": "u.data", "bytes": 10, "sha256": "f" * 64}],
+            "counts": {"raw": {"users": len(rank)}},
+            "digest": "d" * 64,
+            "split": "leave_one_out",
+            "tied_share": 0.44,
+            "candidates_sha256": "c" * 64,
+            "users": len(rank),
+            **(data or {}),
+        },
+        "protocol": {"name": "candidates", "size": 20, "score": "sum"},
+        "metrics": measure(rank),
+        "preference": preference(len(rank)) if tuned else None,
+        "oracle": None,
+        "throughput": {
+            "training_tokens_per_s": 12345.6 if trained else None,
+            "pairs_per_s": 41.26 if tuned else None,
+            "scoring_users_per_s": 9.44,
+            "peak_memory_bytes": 512 * 2**20,
+            "impl": "cpp" if tuned else "-",
+            "device": "cpu",
+            "threads": 2,
+            "seconds": {"training": 61.2, "scoring": 4.5} if trained else {"scoring": 0.04},
+        },
+        "environment": {},
+        "stages": {"sft": f"sft-{seed}"} if tuned else {},
+        **changes,
+        "rank": rank,
+    }
+
+
+def read_back(out: Path, *records: dict[str, Any], tied: np.ndarray | None = None) -> list[Record]:
+    """The records as they come from disk."""
+    for one in records:
+        rank = one.pop("rank")
+        extra = {} if tied is None else {"tied": tied}
+        store.write_record(out, one, {"users": np.arange(len(rank)), "rank": rank, **extra})
+    return store.read_records(out)

@@ -1,0 +1,31 @@
+"""Throughput: what was processed, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rosepo_bench.engine.training import FitReport
+
+
+@dataclass
+class Meter:
+    """Counts what this process trained on: ``tokens`` are the forest's nodes, each computed once; ``pairs`` preference
+    pairs."""
+
+    tokens: int = 0
+    pairs: int = 0
+
+    def count(self, *, tokens: int = 0, pairs: int = 0) -> None:
+        self.tokens += tokens
+        self.pairs += pairs
+
+    def report(self, fit: FitReport, peak_memory: int) -> dict[str, Any]:
+        """Rates over the seconds of this process; None where a resumed run had nothing left to do."""
+        seconds = fit.session_seconds
+        return {
+            **asdict(fit),
+            "tokens_per_s": self.tokens / seconds if seconds else None,
+            "pairs_per_s": self.pairs / seconds if seconds and self.pairs else None,
+            "peak_memory_bytes": peak_memory,
+        }

@@ -1,0 +1,154 @@
+"""Language models for the forest: `tiny` from scratch or any causal LM of transformers that the mask is right for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from rosepo_bench import store
+from rosepo_bench.config import ModelConfig
+from rosepo_bench.engine.forest import Batch
+from rosepo_bench.engine.tokens import Encoder
+from rosepo_bench.errors import UserError
+
+# Decoders with absolute or rotary positions, full causal attention and a plain linear head: for these the tests show that
+# a forest gives the log-probs and gradients of separate rows.
+SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass
+class LanguageModel:
+    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted."""
+
+    network: nn.Module
+    encoder: Encoder
+    context: int
+    device: torch.device
+
+    def logps(self, batch: Batch) -> Tensor:
+        """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
+
+        Only rows that predict something reach the vocabulary, each once however many targets hang on it.
+        """
+        hidden = self.network.base_model(
+            input_ids=batch.tokens, attention_mask=batch.mask(), position_ids=batch.depth, use_cache=False
+        ).last_hidden_state
+        rows = hidden.flatten(0, 1).index_select(0, batch.rows)
+        logits = self.network.get_output_embeddings()(rows)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        token = logits[batch.row_of_target, batch.target] - logits.logsumexp(-1)[batch.row_of_target]
+        return token.new_zeros(batch.sequences).index_add(0, batch.sequence, token)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that training changes, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def save(self, path: Path) -> None:
+        """Writes the trained parameters as safetensors."""
+        store.write_bytes(path, save({name: p.detach().contiguous() for name, p in self.trained().items()}))
+
+    def load(self, path: Path) -> None:
+        """Reads what ``save`` wrote; every trained parameter must be there."""
+        weights, trained = load_file(path), self.trained()
+        if weights.keys() != trained.keys():
+            raise UserError(f"{path}: weights of another model; remove the file and run again")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+
+
+def device_of(config: ModelConfig) -> torch.device:
+    """The device that ``model.device`` names; `auto` takes a GPU where torch sees one."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("model.device = 'cuda', but torch sees no GPU; set model.device = 'cpu'")
+    use_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:
+    """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers."""
+    device = device_of(config)
+    torch.manual_seed(seed)
+    network = _tiny(config, encoder) if config.name == "tiny" else _pretrained(config)
+    refuse_unsuitable(network.config)
+    if config.training == "lora":
+        network = _adapted(network, config)
+    network.to(device).eval()
+    if encoder.size > network.get_output_embeddings().weight.shape[0]:
+        raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
+    context = int(network.config.max_position_embeddings)
+    return LanguageModel(network, encoder, context, device)
+
+
+def refuse_unsuitable(config: Any) -> None:
+    """Raises UserError, naming the reason, for a model that the forest's mask would be wrong for."""
+    kind = config.model_type
+    if kind not in SUPPORTED:
+        raise UserError(
+            f"model type {kind!r} is not supported: the token forest is shown to be exact for {', '.join(SUPPORTED)} only "
+            "(state-space models, sliding windows and soft-capped logits would be wrong)"
+        )
+    windowed = any(layer != "full_attention" for layer in getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if windowed or (window is not None and getattr(config, "use_sliding_window", True)):
+        raise UserError(
+            f"model type {kind!r} attends through a sliding window of {window} tokens, which the token forest cannot "
+            "represent; use a model with full attention"
+        )
+
+
+def _tiny(config: ModelConfig, encoder: Encoder) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if config.hidden % config.heads or (config.hidden // config.heads) % 2:
+        raise UserError(f"model.hidden = {config.hidden} must be an even multiple of model.heads = {config.heads}")
+    shape = LlamaConfig(
+        vocab_size=encoder.size,
+        hidden_size=config.hidden,
+        intermediate_size=config.hidden * 8 // 3,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+        bos_token_id=encoder.begin[0],
+        eos_token_id=encoder.end,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(shape).to(getattr(torch, config.dtype))
+
+
+def _pretrained(config: ModelConfig) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    prefix, _, name = config.name.partition(":")
+    if prefix != "hf" or not name:
+        raise UserError(f"model.name = {config.name!r}: expected 'tiny' or 'hf:NAME_OR_PATH'")
+    try:
+        refuse_unsuitable(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        return AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except OSError as error:
+        raise UserError(f"model {config.name}: could not be loaded: {error}") from error
+
+
+def _adapted(network: nn.Module, config: ModelConfig) -> nn.Module:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return inject_adapter_in_model(lora, network)

@@ -1,0 +1,123 @@
+"""Frozen candidate lists: the target among uniform negatives, drawn from seeds that know the user but not
+the target.
+
+Negatives are items that the user has not met up to and including the target. An item of the user's future
+may be one: to leave it out would tell the model, or the reader of the list, what is to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rosepo_bench.data.types import Dataset, Examples, IntArray, Split
+from rosepo_bench.errors import UserError
+from rosepo_bench.seeds import digest, generator
+from rosepo_bench.store import read_npz, write_npz
+
+Part = Literal["train", "validation", "test"]
+ARRAYS = ("user", "step", "target", "candidates", "position")
+
+
+def draw(
+    dataset: Dataset,
+    split: Split,
+    part: Part,
+    *,
+    seed: int,
+    size: int = 20,
+    users: int = 0,
+    steps: Sequence[Sequence[int]] | None = None,
+) -> Examples:
+    """The examples of one part, ascending by (user, step).
+
+    ``users`` > 0 keeps a random subset of that many users with a target, the same for validation and test.
+    ``steps`` (train only, and needed there) holds for each user the positions of the targets, between 1 and
+    ``split.train_end``. UserError: a user has met so many items that ``size`` - 1 negatives are not there."""
+    if size < 2:
+        raise UserError(f"candidates: a list of {size} ranks nothing; at least 2")
+    if part == "train":
+        if steps is None or users:
+            raise UserError("train examples: give `steps` for each user, and no number of users")
+        user, step = _train_steps(dataset, split, steps)
+    elif steps is not None:
+        raise UserError(f"{part} examples: their steps are those of the split; give no `steps`")
+    else:
+        positions = split.validation if part == "validation" else split.test
+        user = _subset(dataset, split, positions, seed, users)
+        step = positions[user]
+    target = np.array([dataset.sequences[u][s] for u, s in zip(user, step, strict=True)], dtype=np.int64)
+    candidates = np.empty((len(user), size), dtype=np.int32)
+    position = np.empty(len(user), dtype=np.int64)
+    for row, (u, s) in enumerate(zip(user.tolist(), step.tolist(), strict=True)):
+        purpose = ("candidates", dataset.name, split.kind, part, u, *((s,) if part == "train" else ()))
+        rng = generator(seed, *purpose)
+        position[row] = at = int(rng.integers(size))  # drawn before the target is looked at
+        negatives = _negatives(dataset, u, s, size - 1, rng)
+        candidates[row] = np.insert(negatives, at, dataset.sequences[u][s])
+    return Examples(user, step, target, candidates, position)
+
+
+def freeze(path: Path, examples: Examples) -> str:
+    """Writes the lists with the sha256 of their content inside, which it returns."""
+    arrays = {name: getattr(examples, name) for name in ARRAYS}
+    content = digest(*arrays.values())
+    write_npz(path, **arrays, sha256=np.array(content))
+    return content
+
+
+def thaw(path: Path) -> Examples:
+    """Reads frozen lists. UserError: missing, not such a file, or changed since it was written."""
+    arrays = read_npz(path)
+    if set(arrays) != {*ARRAYS, "sha256"}:
+        raise UserError(
+            f"{path}: not a candidate file (it holds {', '.join(sorted(arrays))}); delete it and run again"
+        )
+    expected, found = str(arrays.pop("sha256")), digest(*(arrays[name] for name in ARRAYS))
+    if expected != found:
+        raise UserError(
+            f"{path}: the lists hash to {found}, written was {expected}; delete the file and run again"
+        )
+    return Examples(**arrays)
+
+
+def content_hash(examples: Examples) -> str:
+    """The sha256 that :func:`freeze` returns for these lists."""
+    return digest(*(getattr(examples, name) for name in ARRAYS))
+
+
+def _negatives(dataset: Dataset, user: int, step: int, number: int, rng: np.random.Generator) -> IntArray:
+    fresh = np.ones(dataset.items, dtype=bool)
+    fresh[dataset.sequences[user][: step + 1]] = False
+    pool = np.flatnonzero(fresh)
+    if len(pool) < number:
+        raise UserError(
+            f"{dataset.name}: user {user} has met {dataset.items - len(pool)} of {dataset.items} items up "
+            "to the target; "
+            f"{len(pool)} are left, {number} negatives are needed: set a smaller `candidates`"
+        )
+    return rng.choice(pool, number, replace=False)
+
+
+def _subset(dataset: Dataset, split: Split, positions: IntArray, seed: int, users: int) -> IntArray:
+    """Users with a target, all or a frozen subset. One order of all users serves every part and every
+    number."""
+    able = positions >= 0
+    if not users or users >= int(able.sum()):
+        return np.flatnonzero(able)
+    order = generator(seed, "evaluated users", dataset.name, split.kind).permutation(dataset.users)
+    return np.sort(order[able[order]][:users])
+
+
+def _train_steps(dataset: Dataset, split: Split, steps: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+    if len(steps) != dataset.users:
+        raise UserError(f"train examples: {len(steps)} lists of steps for {dataset.users} users")
+    user = np.repeat(np.arange(dataset.users), [len(own) for own in steps])
+    step = np.array([position for own in steps for position in sorted(own)], dtype=np.int64)
+    bad = np.flatnonzero((step < 1) | (step >= split.train_end[user]))
+    if len(bad):
+        u, s = int(user[bad[0]]), int(step[bad[0]])
+        raise UserError(f"train examples: user {u} has no training target with a history at step {s}")
+    return user, step

@@ -1,0 +1,135 @@
+"""Facts of a prepared data set, as a dictionary and as Markdown. A synthetic one is compared with the real
+facts that it was calibrated to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from rosepo_bench.data.calibration import CALIBRATED, FACTS, TOLERANCE, gini
+from rosepo_bench.data.sequences import tied_share
+from rosepo_bench.data.types import Dataset, Split
+
+_LABELS = {
+    "users": "users",
+    "items": "items",
+    "interactions": "interactions",
+    "density": "density (interactions / users / items)",
+    "history_min": "history length, shortest",
+    "history_q25": "history length, lower quartile",
+    "history_median": "history length, median",
+    "history_mean": "history length, mean",
+    "history_q75": "history length, upper quartile",
+    "history_max": "history length, longest",
+    "popularity_gini": "Gini of item popularity",
+    "popularity_top": "most popular item, share of users",
+    "tied_share": "users whose target ties in time",
+    "split": "split",
+    "validation_users": "users with a validation target",
+    "test_users": "users with a test target",
+    "distinct_titles": "distinct titles",
+    "title_characters": "title length, median characters",
+    "title_words": "title length, median words",
+}
+
+
+def describe(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Facts of ``dataset`` under ``split``: numbers by name (those of the table that `render` prints),
+    ``genres`` (label: items, most frequent first), ``counts`` of each step of the preparation, and
+    ``comparison`` with the real facts for a replica (None for real data)."""
+    lengths = np.array([len(sequence) for sequence in dataset.sequences])
+    popularity = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.items)
+    q25, median, q75 = np.quantile(lengths, (0.25, 0.5, 0.75))
+    facts: dict[str, Any] = {
+        "name": dataset.name,
+        "kind": dataset.source.kind,
+        "users": dataset.users,
+        "items": dataset.items,
+        "interactions": int(lengths.sum()),
+        "density": float(lengths.sum() / dataset.users / dataset.items),
+        "history_min": int(lengths.min()),
+        "history_q25": float(q25),
+        "history_median": float(median),
+        "history_mean": float(lengths.mean()),
+        "history_q75": float(q75),
+        "history_max": int(lengths.max()),
+        "popularity_gini": gini(popularity),
+        "popularity_top": float(popularity.max() / dataset.users),
+        "tied_share": tied_share(dataset, split),
+        "split": split.kind,
+        "validation_users": int((split.validation >= 0).sum()),
+        "test_users": int((split.test >= 0).sum()),
+        "distinct_titles": len(set(dataset.titles)),
+        "title_characters": float(np.median([len(title) for title in dataset.titles])),
+        "title_words": float(np.median([len(title.split()) for title in dataset.titles])),
+        "genres": dict(Counter(label for labels in dataset.genres for label in labels).most_common()),
+        "counts": dataset.counts,
+    }
+    facts["comparison"] = compare(dataset, facts)
+    return facts
+
+
+def compare(dataset: Dataset, facts: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """A replica's ``facts`` beside the real ones: ``replica``, ``real``, ``deviation`` (relative),
+    ``calibrated`` (the replica is meant to be within 10 %), ``how`` and ``source`` of the real one. None for
+    real data."""
+    if dataset.source.kind != "synthetic":
+        return None
+    known = FACTS[dataset.source.name.removesuffix("-replica")]
+    return {
+        name: {
+            "replica": facts[name],
+            "real": fact.value,
+            "deviation": facts[name] / fact.value - 1,
+            "calibrated": name in CALIBRATED,
+            "how": fact.how,
+            "source": fact.source,
+        }
+        for name, fact in known.items()
+    }
+
+
+def render(dataset: Dataset, split: Split) -> str:
+    """The facts of `describe` as Markdown; *synthetic* stands in the heading of a replica."""
+    facts = describe(dataset, split)
+    synthetic = facts["comparison"] is not None
+    parts = [f"## {dataset.name}" + (" (synthetic)" if synthetic else "")]
+    parts += [line for line in (dataset.source.note, dataset.source.citation, dataset.source.terms) if line]
+    parts.append(_table([[_LABELS[name], _number(facts[name])] for name in _LABELS], ["fact", "value"]))
+    if facts["counts"]:
+        steps = [[step, *map(_number, left.values())] for step, left in facts["counts"].items()]
+        parts.append(_table(steps, ["preparation", *next(iter(facts["counts"].values()))]))
+    if facts["genres"]:
+        labels = [[label, _number(items)] for label, items in facts["genres"].items()]
+        parts.append(_table(labels, ["genre", "items"]))
+    if synthetic:
+        parts.append(_comparison(facts["comparison"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _comparison(rows: dict[str, dict[str, Any]]) -> str:
+    body = [
+        [
+            _LABELS[name] + (" *" if row["calibrated"] else ""),
+            _number(row["replica"]),
+            _number(row["real"]),
+            f"{row['deviation']:+.1%}",
+            f"{row['how']}: {row['source']}",
+        ]
+        for name, row in rows.items()
+    ]
+    header = ["fact", "replica (synthetic)", "real", "deviation", "source of the real one"]
+    return f"{_table(body, header)}\n\n\\* calibrated: meant to be within {TOLERANCE:.0%} of the real fact"
+
+
+def _table(rows: list[list[Any]], headers: list[str]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,161 @@
+"""From raw rows to histories: merge, deduplicate, order, filter, split. Vectorised: tens of millions of rows
+are fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rosepo_bench.data.types import Dataset, IntArray, RawInteractions, Split
+from rosepo_bench.errors import UserError
+from rosepo_bench.seeds import digest
+
+Kind = Literal["leave_one_out", "temporal"]
+SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to test
+
+
+@dataclass
+class _Table:
+    """Rows in the order of (user, time, original row); ``counts`` after each step."""
+
+    user: IntArray
+    item: IntArray
+    time: IntArray
+    counts: dict[str, dict[str, int]]
+
+    def keep(self, rows: IntArray) -> None:
+        self.user, self.item, self.time = self.user[rows], self.item[rows], self.time[rows]
+
+    def count(self, step: str) -> None:
+        users, items = (int(np.count_nonzero(np.bincount(column))) for column in (self.user, self.item))
+        self.counts[step] = {"users": users, "items": items, "interactions": len(self.user)}
+
+
+def prepare(raw: RawInteractions, core: int, kind: Kind = "leave_one_out") -> Dataset:
+    """Histories of a raw data set. Steps, each counted: ``raw``; ``merged`` (items of equal title become
+    one); ``unique`` (of a user's events with one item the first stays); ``core`` (every user and item has
+    ``core`` events); ``usable`` (leave_one_out needs users with three events; items keep ``core``, and those
+    that nobody has any more go).
+
+    UserError: nobody is left."""
+    table = _Table(raw.user, raw.item, raw.time, {})
+    table.count("raw")
+    table.item = _first_of_title(raw.titles)[raw.item]
+    table.count("merged")
+    table.keep(np.lexsort((raw.time, raw.user)))  # stable: ties stay in file order
+    _, first = np.unique(table.user * len(raw.titles) + table.item, return_index=True)
+    table.keep(np.sort(first))
+    table.count("unique")
+    _core(table, core, core)
+    table.count("core")
+    _core(table, max(core, SHORTEST) if kind == "leave_one_out" else core, core)
+    table.count("usable")
+    if not len(table.user):
+        raise UserError(_nobody(raw, core, table.counts))
+    return _dataset(raw, table)
+
+
+def split(dataset: Dataset, kind: Kind) -> Split:
+    """Targets of every user. ``leave_one_out``: the last event is the test, the one before it the validation.
+    ``temporal``: two dates for all, at 80 % and 90 % of all events' times; training is before the first;
+    validation (test) is the user's first event with a history from the first (second) date on, before the
+    second (without end).
+
+    UserError: no test or no validation user."""
+    lengths = np.array([len(sequence) for sequence in dataset.sequences], dtype=np.int64)
+    if kind == "leave_one_out":
+        if int(lengths.min()) < SHORTEST:
+            raise UserError(
+                f"{dataset.name}: leave_one_out needs {SHORTEST} events a user, the shortest history has "
+                f"{lengths.min()}; "
+                "prepare it for this split, or use temporal"
+            )
+        return Split(kind, lengths - 2, lengths - 2, lengths - 1)
+    times = np.sort(np.concatenate(dataset.times))
+    dates = times[int(0.8 * len(times))], times[int(0.9 * len(times))]
+    before = np.array([np.searchsorted(own, dates) for own in dataset.times], dtype=np.int64).reshape(-1, 2)
+    first, second = (
+        np.maximum(before[:, 0], 1),
+        np.maximum(before[:, 1], 1),
+    )  # an empty history predicts nothing
+    validation = np.where(first < before[:, 1], first, -1)
+    test = np.where(second < lengths, second, -1)
+    if (validation < 0).all() or (test < 0).all():
+        raise UserError(
+            f"{dataset.name}: the temporal split leaves {np.sum(validation >= 0)} validation and "
+            f"{np.sum(test >= 0)} test "
+            "users; the events crowd on too few dates: use leave_one_out"
+        )
+    return Split(kind, before[:, 0], validation, test)
+
+
+def tied(dataset: Dataset, split: Split) -> IntArray:
+    """Users whose test target shares its time with a neighbour, so that file order picked it: bool
+    ``[users]``."""
+    out = np.zeros(dataset.users, dtype=bool)
+    for user in np.flatnonzero(split.test >= 0).tolist():
+        times, at = dataset.times[user], int(split.test[user])
+        out[user] = bool((times[max(at - 1, 0) : at + 2] == times[at]).sum() > 1)
+    return out
+
+
+def tied_share(dataset: Dataset, split: Split) -> float:
+    """Share of the test users that are :func:`tied`."""
+    return float(tied(dataset, split)[split.test >= 0].mean())
+
+
+def _first_of_title(titles: tuple[str, ...]) -> IntArray:
+    """For each item the first one of the same title, int64 ``[items]``."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(title, index) for index, title in enumerate(titles)], dtype=np.int64)
+
+
+def _core(table: _Table, user_k: int, item_k: int) -> None:
+    """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` events until there are
+    none."""
+    while len(table.user):
+        users, items = np.bincount(table.user), np.bincount(table.item)
+        good = (users[table.user] >= user_k) & (items[table.item] >= item_k)
+        if good.all():
+            return
+        table.keep(good)
+
+
+def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
+    """Users and items renumbered in their old order; histories are views of one array."""
+    items, item = np.unique(table.item, return_inverse=True)
+    titles = tuple(raw.titles[index] for index in items.tolist())
+    genres = tuple(raw.genres[index] for index in items.tolist())
+    bounds = np.flatnonzero(np.diff(table.user)) + 1
+    flat = item.astype(np.int32)
+    flat.setflags(write=False)
+    table.time.setflags(write=False)
+    return Dataset(
+        name=raw.source.name,
+        source=raw.source,
+        titles=titles,
+        genres=genres,
+        sequences=tuple(np.split(flat, bounds)),
+        times=tuple(np.split(table.time, bounds)),
+        counts=table.counts,
+        digest=digest(
+            raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds
+        ),
+    )
+
+
+def _nobody(raw: RawInteractions, core: int, counts: dict[str, dict[str, int]]) -> str:
+    """What is left of whom, and the largest k that leaves somebody."""
+    steps = "; ".join(
+        f"{step}: " + ", ".join(f"{n} {what}" for what, n in count.items()) for step, count in counts.items()
+    )
+    for k in range(core - 1, 0, -1):
+        trial = _Table(raw.user, _first_of_title(raw.titles)[raw.item], raw.time, {})
+        _, first = np.unique(trial.user * len(raw.titles) + trial.item, return_index=True)
+        trial.keep(first)
+        _core(trial, max(k, SHORTEST), k)
+        if len(trial.user):
+            return f"{raw.source.name}: nobody is left in the {core}-core ({steps}); try core = {k}"
+    return f"{raw.source.name}: nobody has {SHORTEST} different items ({steps}); leave_one_out needs them"

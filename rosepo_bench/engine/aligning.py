@@ -1,0 +1,121 @@
+"""Preference training over the forest: the loss sees sequence log-probs only, whatever the packing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.config import PreferenceConfig
+from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.engine.examples import Group, grouped
+from rosepo_bench.engine.forest import batches, collate
+from rosepo_bench.engine.meter import Meter
+from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.ops import preference_loss
+from rosepo_bench.engine.prompts import Prompter
+from rosepo_bench.engine.training import FitReport, Schedule, fit
+from rosepo_bench.seeds import generator
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """Pairs ready for training: ``examples`` are the prompts, ``titles`` int ``[n, 2]`` their chosen and rejected items,
+    ``reference`` float64 ``[n, 2]`` the log-probs of both under the reference model, ``epsilon`` float64 ``[n]``."""
+
+    examples: Examples
+    titles: IntArray
+    reference: FloatArray
+    epsilon: FloatArray
+
+
+def train_preference(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    pairs: TrainingPairs,
+    config: PreferenceConfig,
+    *,
+    seed: int,
+    meter: Meter,
+    batch_tokens: int,
+    checkpoint: Path,
+    checkpoint_seconds: float,
+    label: str,
+) -> FitReport:
+    """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
+    many users; how they are packed into forward passes changes no number beyond rounding."""
+    groups = grouped(prompter, sequences, pairs.examples, pairs.titles, context=model.context)
+    plan = plan_batches([len(group.rows) for group in groups], config, seed=seed)
+
+    def backward(step: int) -> float:
+        chosen = [groups[g] for g in plan[step]]
+        total = sum(len(group.rows) for group in chosen)
+        loss = 0.0
+        for part in batches([len(group.tree) for group in chosen], batch_tokens):
+            loss += _backward(model, pairs, [chosen[g] for g in part], config, total, meter)
+        meter.count(pairs=total)
+        return loss
+
+    schedule = Schedule(len(plan), config.lr, config.warmup, config.weight_decay)
+    return fit(
+        model.network,
+        backward,
+        schedule,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        label=label,
+    )
+
+
+def _backward(
+    model: LanguageModel,
+    pairs: TrainingPairs,
+    groups: list[Group],
+    config: PreferenceConfig,
+    total: int,
+    meter: Meter,
+) -> float:
+    batch = collate([group.tree for group in groups], device=model.device)
+    rows = np.concatenate([group.rows for group in groups])
+    logps = model.logps(batch).view(-1, 2)
+    reference = _tensor(pairs.reference[rows], logps)
+    losses = preference_loss(
+        logps[:, 0],
+        logps[:, 1],
+        reference[:, 0],
+        reference[:, 1],
+        epsilon=_tensor(pairs.epsilon[rows], logps),
+        beta=config.beta,
+        form=config.form,
+        impl=config.impl,
+    )
+    loss = losses.sum() / total
+    loss.backward()
+    meter.count(tokens=batch.nodes)
+    return float(loss.detach())
+
+
+def _tensor(values: FloatArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
+
+
+def plan_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
+    """The groups of each optimizer step: users shuffled an epoch, at least ``config.batch`` pairs a step (the last of an
+    epoch may have fewer)."""
+    planned = []
+    for epoch in range(config.epochs):
+        current: list[int] = []
+        for group in generator(seed, "pairs", "epoch", epoch).permutation(len(sizes)):
+            current.append(int(group))
+            if sum(sizes[g] for g in current) >= config.batch:
+                planned.append(current)
+                current = []
+        if current:
+            planned.append(current)
+    return planned

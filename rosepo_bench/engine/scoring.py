@@ -1,0 +1,70 @@
+"""Log-probs of given titles: candidate lists, pairs, references. One path for all, through the forest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rosepo_bench import progress
+from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.engine.examples import grouped
+from rosepo_bench.engine.forest import batches, collate
+from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.prompts import Prompter
+from rosepo_bench.errors import UserError
+
+
+def title_logps(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    responses: IntArray,
+    *,
+    batch_tokens: int,
+    label: str,
+) -> FloatArray:
+    """Summed log-probs of the titles ``responses`` ``[n, R]`` under the examples' prompts, float64 ``[n, R]``.
+
+    Without gradient. UserError where a log-prob is not finite.
+    """
+    groups = grouped(prompter, sequences, examples, responses, context=model.context)
+    result = np.full(responses.shape, np.nan)
+    done = 0
+    with torch.no_grad():
+        for chosen in batches([len(group.tree) for group in groups], batch_tokens):
+            batch = collate([groups[g].tree for g in chosen], device=model.device)
+            values = model.logps(batch).double().cpu().numpy()
+            rows = np.concatenate([groups[g].rows for g in chosen])
+            result[rows] = values.reshape(len(rows), -1)
+            done += len(chosen)
+            progress.advance(label, done, len(groups))
+    if not np.isfinite(result).all():
+        bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
+        raise UserError(
+            f"{label}: the log-probs of example {bad} (user {examples.user[bad]}) are not finite; the model has diverged"
+        )
+    return result
+
+
+def candidate_scores(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    *,
+    score: str,
+    batch_tokens: int,
+    label: str,
+) -> FloatArray:
+    """Scores of each example's candidates ``[n, size]``: the sum of the response's token log-probs, or their mean."""
+    logps = title_logps(
+        model, prompter, sequences, examples, examples.candidates, batch_tokens=batch_tokens, label=label
+    )
+    if score == "mean":
+        lengths = np.array([len(title) for title in prompter.titles])
+        return logps / lengths[examples.candidates]
+    assert score == "sum", score
+    return logps

@@ -1,0 +1,77 @@
+"""SFT: every step of a training window is a response, all of them computed in one pass over the window's tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rosepo_bench.config import SFTConfig
+from rosepo_bench.data.types import IntArray
+from rosepo_bench.engine.examples import Window, sft_windows
+from rosepo_bench.engine.forest import Tree, batches, collate
+from rosepo_bench.engine.meter import Meter
+from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.training import FitReport, Schedule, fit
+
+
+def train_sft(
+    model: LanguageModel,
+    train_end: IntArray,
+    tree_of: Callable[[Window], Tree],
+    config: SFTConfig,
+    *,
+    window: int,
+    seed: int,
+    meter: Meter,
+    batch_tokens: int,
+    checkpoint: Path,
+    checkpoint_seconds: float,
+    label: str,
+) -> FitReport:
+    """Trains ``model`` on the training steps ``[0, train_end[u])`` of all users, cut into windows of ``window`` items whose
+    trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
+    schedule_of_batches = plan_batches(train_end, config, window=window, seed=seed)
+
+    def backward(step: int) -> float:
+        trees = [tree_of(window) for window in schedule_of_batches[step]]
+        tokens = sum(len(tree.target) for tree in trees)
+        loss = 0.0
+        for part in batches([len(tree) for tree in trees], batch_tokens):
+            batch = collate([trees[t] for t in part], device=model.device)
+            nll = -model.logps(batch).sum() / tokens
+            nll.backward()
+            loss += float(nll.detach())
+            meter.count(tokens=batch.nodes)
+        return loss
+
+    schedule = Schedule(len(schedule_of_batches), config.lr, config.warmup, config.weight_decay)
+    return fit(
+        model.network,
+        backward,
+        schedule,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        label=label,
+    )
+
+
+def plan_batches(train_end: IntArray, config: SFTConfig, *, window: int, seed: int) -> list[list[Window]]:
+    """Windows of each optimizer step: at least ``config.batch`` responses a step, ``config.epochs`` times all steps."""
+    wanted = round(config.epochs * int(np.sum(train_end)))
+    planned: list[list[Window]] = []
+    current: list[Window] = []
+    seen, epoch = 0, 0
+    while seen < wanted:
+        for candidate in sft_windows(train_end, window, seed=seed, epoch=epoch):
+            current.append(candidate)
+            seen += len(candidate)
+            if sum(map(len, current)) >= config.batch:
+                planned.append(current)
+                current = []
+            if seen >= wanted:
+                break
+        epoch += 1
+    return [*planned, current] if current else planned

@@ -1,0 +1,211 @@
+"""The language model's stages of one data set and seed: tokenizer, SFT, scores of the test users' candidates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rosepo_bench import store
+from rosepo_bench.data import candidates
+from rosepo_bench.data.fetch import fingerprint
+from rosepo_bench.data.types import Examples, IntArray
+from rosepo_bench.engine import model as models
+from rosepo_bench.engine import tokens
+from rosepo_bench.engine.examples import Window, window_tree
+from rosepo_bench.engine.forest import Tree
+from rosepo_bench.engine.memory import PeakMemory
+from rosepo_bench.engine.meter import Meter
+from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.prompts import Prompter, check_context, template_for
+from rosepo_bench.engine.scoring import candidate_scores
+from rosepo_bench.engine.supervised import train_sft
+from rosepo_bench.pipeline import Pipeline, Scored, Trained, read_scored, read_trained
+from rosepo_bench.seeds import derive
+from rosepo_bench.stages import Stage
+
+
+class Language:
+    """Everything that reads titles. Methods share the tokenizer, the template and the SFT model."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.config, self.seed = pipeline, pipeline.config, pipeline.seed
+        self.template = template_for(pipeline.dataset_config.source)
+
+    @cached_property
+    def encoder_stage(self) -> Stage[tokens.TinyEncoder]:
+        """The BPE of `tiny`, trained on the titles of the training interactions."""
+        pipeline = self.pipeline
+
+        def compute(folder: Path, work: Path) -> None:
+            seen = np.unique(np.concatenate(pipeline.training))
+            texts = [pipeline.data.titles[item] for item in seen]
+            encoder = tokens.train_tiny([*texts, *self.template.words()], self.config.model.vocabulary)
+            tokens.save_tiny(encoder, folder / "tokenizer.json")
+
+        return Stage(
+            f"{pipeline.name}.tokenizer",
+            {"vocabulary": self.config.model.vocabulary, "template": self.template.digest},
+            (pipeline.data_stage,),
+            compute,
+            lambda folder: tokens.load_tiny(folder / "tokenizer.json"),
+        )
+
+    @cached_property
+    def encoder(self) -> tokens.Encoder:
+        name = models.pretrained_name(self.config.model.name)
+        return tokens.PretrainedEncoder(name) if name else self.pipeline.stages.get(self.encoder_stage)
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        prompt = self.config.prompt
+        return Prompter(
+            self.template,
+            self.encoder,
+            self.pipeline.data.titles,
+            history=prompt.history,
+            candidates=prompt.candidates,
+        )
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What the model and its prompts are: part of the key of every stage that runs it."""
+        model = self.config.model
+        return {
+            "model": model.model_dump(exclude={"device"}),
+            "device": models.device_of(model).type,
+            "files": _model_files(model.name, self.pipeline.stages.out),
+            "prompt": self.config.prompt.model_dump(),
+            "template": self.template.digest,
+            "seed": self.seed,
+        }
+
+    @property
+    def parents(self) -> tuple[Stage[Any], ...]:
+        tiny = self.config.model.name == "tiny"
+        return (self.pipeline.data_stage, *((self.encoder_stage,) if tiny else ()))
+
+    def create(self, weights: Path | None = None) -> LanguageModel:
+        """A fresh model; trained weights are read into it."""
+        model = models.create(self.config.model, self.encoder, seed=derive(self.seed, "weights"))
+        if weights is not None:
+            model.load(weights)
+        return model
+
+    def check(self) -> None:
+        """Refuses titles that tokenise to nothing and prompts longer than the model's context, before any training."""
+        check_context(self.prompter, self.pipeline.dataset_config.candidates, self.create().context)
+
+    # --- SFT --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sft(self) -> Stage[Trained]:
+        """Supervised fine-tuning on the training steps of all users."""
+        config, pipeline = self.config, self.pipeline
+
+        def compute(folder: Path, work: Path) -> None:
+            model, meter = self.create(), Meter()
+            with PeakMemory(model.device) as memory:
+                report = train_sft(
+                    model,
+                    pipeline.split.train_end,
+                    self._tree_maker(model.context),
+                    config.sft,
+                    window=config.prompt.history + 1,
+                    seed=derive(self.seed, "sft"),
+                    meter=meter,
+                    batch_tokens=config.batch_tokens,
+                    checkpoint=work / "checkpoint.safetensors",
+                    checkpoint_seconds=config.checkpoint_seconds,
+                    label=f"{pipeline.name} sft",
+                )
+            model.save(folder / "weights.safetensors")
+            store.write_json(folder / "report.json", meter.report(report, memory.bytes))
+
+        inputs = {**self.inputs, "sft": config.sft.model_dump(), "batch_tokens": config.batch_tokens}
+        return Stage(f"{pipeline.name}.sft", inputs, self.parents, compute, read_trained)
+
+    def _tree_maker(self, context: int) -> Callable[[Window], Tree]:
+        listed = self._listed() if self.config.prompt.candidates else None
+        sequences = self.pipeline.data.sequences
+
+        def make(window: Window) -> Tree:
+            return window_tree(
+                self.prompter, sequences[window.user], window, context=context, candidates=listed
+            )
+
+        return make
+
+    def _listed(self) -> Callable[[int, int], IntArray]:
+        """The candidates of every training step, for prompts that list them. A user's first item has no history and
+        so no example; its prompt lists those of the second step with the target put in."""
+        pipeline = self.pipeline
+        steps = [range(1, int(end)) for end in pipeline.split.train_end]
+        drawn = self.training_candidates(steps)
+        row = {(int(u), int(s)): n for n, (u, s) in enumerate(zip(drawn.user, drawn.step, strict=True))}
+
+        def listed(user: int, step: int) -> IntArray:
+            if step > 0:
+                return drawn.candidates[row[user, step]]
+            first = drawn.candidates[row[user, 1]].copy()
+            first[drawn.position[row[user, 1]]] = pipeline.data.sequences[user][0]
+            return first
+
+        return listed
+
+    def training_candidates(self, steps: list[range] | list[list[int]]) -> Examples:
+        """Training prompts with candidates of their own, for the given steps of each user."""
+        pipeline = self.pipeline
+        config = pipeline.dataset_config
+        return candidates.draw(
+            pipeline.data, pipeline.split, "train", seed=config.seed, size=config.candidates, steps=steps
+        )
+
+    # --- scores -----------------------------------------------------------------------------------------------------
+
+    def scores(self, name: str, trained: Stage[Trained] | None) -> Stage[Scored]:
+        """Scores of the test users' candidates under trained weights, or under the model as it comes."""
+        pipeline, config = self.pipeline, self.config
+
+        def compute(folder: Path, work: Path) -> None:
+            weights = None if trained is None else pipeline.stages.get(trained).weights
+            model, began = self.create(weights), time.monotonic()
+            with PeakMemory(model.device) as memory:
+                found = candidate_scores(
+                    model,
+                    self.prompter,
+                    pipeline.data.sequences,
+                    pipeline.test,
+                    score=config.scoring.score,
+                    batch_tokens=config.scoring.batch_tokens,
+                    label=f"{pipeline.name} {name}: scoring",
+                )
+            seconds = time.monotonic() - began
+            store.write_npz(folder / "scores.npz", scores=found)
+            report = {
+                "seconds": seconds,
+                "users_per_s": len(found) / seconds,
+                "peak_memory_bytes": memory.bytes,
+                "peak_memory_since": memory.since,
+            }
+            store.write_json(folder / "report.json", report)
+
+        parents = (*self.parents, pipeline.examples_stage("test"), *((trained,) if trained else ()))
+        inputs = {**self.inputs, "scoring": config.scoring.model_dump()}
+        return Stage(f"{pipeline.name}.scores.{name}", inputs, parents, compute, read_scored)
+
+
+def _model_files(model: str, out: Path) -> list[Any]:
+    """Hashes of a local model's files, or the revision of a hub's: a changed model is another model."""
+    name = models.pretrained_name(model)
+    if not name:
+        return []
+    if Path(name).is_dir():
+        kinds = ("*.json", "*.safetensors", "*.model", "*.txt")
+        files = sorted(file for kind in kinds for file in Path(name).glob(kind))
+        return [[file.name, fingerprint(file, out / "checksums.json").sha256] for file in files]
+    return [name, str(getattr(models.pretrained_config(name), "_commit_hash", ""))]

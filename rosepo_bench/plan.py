@@ -1,0 +1,66 @@
+"""A configuration becomes cells: which there are, which are done, and about how long the rest takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosepo_bench import methods
+from rosepo_bench.cells import Cell
+from rosepo_bench.config import RunConfig, for_dataset
+from rosepo_bench.data import catalog
+from rosepo_bench.errors import UserError, nearest
+from rosepo_bench.language import Language
+from rosepo_bench.pipeline import Pipeline
+from rosepo_bench.stages import Stage, Stages
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are: ``out`` for this run, ``data`` for raw files given by hand, ``cache`` for fetched ones."""
+
+    out: Path
+    data: Path | None
+    cache: Path
+    offline: bool = False
+
+
+def cells(config: RunConfig, places: Places) -> list[Cell]:
+    """All cells, data set by data set. Every input is checked here, before any work: names, settings, files."""
+    chosen = methods.select(config.methods)
+    unknown = sorted(set(config.method) - set(methods.registry()))
+    if unknown:
+        raise UserError(f"[method.{unknown[0]}]: there is no such method; {nearest(unknown[0], methods.registry())}")
+    stages, planned = Stages(places.out), []
+    for name in config.datasets:
+        own = for_dataset(config, name)
+        dataset = own.datasets[name]
+        resolved = catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
+            pipeline = Pipeline(name, own, seed, resolved, stages)
+            language = Language(pipeline)
+            planned += [Cell(pipeline, language, method) for method in chosen]
+    for cell in planned:
+        _ = cell.key  # settings of methods are validated as keys are made
+    return planned
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether the cell's record is written."""
+    return (cell.folder / "record.json").is_file()
+
+
+def closure(cell: Cell) -> list[Stage[Any]]:
+    """Every stage below the cell, parents first, each once."""
+    found: dict[str, Stage[Any]] = {}
+
+    def visit(stage: Stage[Any]) -> None:
+        if stage.key not in found:
+            for parent in stage.parents:
+                visit(parent)
+            found[stage.key] = stage
+
+    for stage in cell.stages:
+        visit(stage)
+    return list(found.values())

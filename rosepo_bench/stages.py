@@ -1,0 +1,82 @@
+"""Shared work, computed once: a stage is named by the hash of everything that can change its result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rosepo_bench import __version__, progress, store
+from rosepo_bench.seeds import digest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """One piece of shared work. ``compute(folder, work)`` fills ``folder``; ``work`` survives a kill and holds checkpoints.
+    ``read(folder)`` is the result. ``inputs`` (JSON values) and the parents' keys make the key."""
+
+    name: str
+    inputs: Any
+    parents: tuple[Stage[Any], ...]
+    compute: Callable[[Path, Path], None] = field(compare=False)
+    read: Callable[[Path], T] = field(compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 over name, inputs, parents and the package's version."""
+        return digest(self.name, __version__, self.inputs, [parent.key for parent in self.parents])
+
+    @property
+    def label(self) -> str:
+        """The folder's name."""
+        return f"{self.name}-{self.key[:16]}"
+
+
+class StageFailedError(RuntimeError):
+    """The stage failed earlier in this run; whoever needs it fails without trying again."""
+
+
+class Stages:
+    """The stages of one output folder: on disk by key, in memory once read."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._values: dict[str, Any] = {}
+        self._failed: dict[str, str] = {}
+
+    def folder(self, stage: Stage[Any]) -> Path:
+        """Where the stage's result lies or will lie."""
+        return self.out / "stages" / stage.label
+
+    def done(self, stage: Stage[Any]) -> bool:
+        return self.folder(stage).is_dir()
+
+    def get(self, stage: Stage[T]) -> T:
+        """The stage's result: from memory, from disk, or computed now."""
+        if stage.key not in self._values:
+            if not self.done(stage):
+                self._run(stage)
+            self._values[stage.key] = stage.read(self.folder(stage))
+        value: T = self._values[stage.key]
+        return value
+
+    def _run(self, stage: Stage[Any]) -> None:
+        if stage.key in self._failed:
+            raise StageFailedError(f"{stage.name} failed earlier: {self._failed[stage.key]}")
+        for parent in stage.parents:
+            self.get(parent)
+        work = self.out / "work" / stage.label
+        work.mkdir(parents=True, exist_ok=True)
+        progress.say(f"  {stage.name}")
+        try:
+            with store.atomic_folder(self.folder(stage)) as folder:
+                stage.compute(folder, work)
+        except Exception as error:
+            self._failed[stage.key] = f"{type(error).__name__}: {error}"
+            raise
+        shutil.rmtree(work)

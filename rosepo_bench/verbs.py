@@ -1,0 +1,170 @@
+"""What the verbs of the command line do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rosepo_bench.config import DatasetConfig, RunConfig, parse_setting, profile_names, read_profile, set_key, validate
+from rosepo_bench.errors import UserError, nearest
+
+
+def run_verb(given: argparse.Namespace) -> int:
+    """The exit status of the verb that was given."""
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": _run,
+        "plan": _plan,
+        "ls": _ls,
+        "data": _data,
+        "report": _report,
+        "env": _env,
+    }
+    return verbs[given.verb](given)
+
+
+def configuration(given: argparse.Namespace) -> RunConfig:
+    """Profile, then ``--set``, then the selection."""
+    table = read_profile(given.profile)
+    for setting in given.set:
+        set_key(table, *parse_setting(setting))
+    if getattr(given, "seeds", None) is not None:
+        table["seeds"] = given.seeds
+    if getattr(given, "methods", None):
+        table["methods"] = _names(given.methods)
+    if getattr(given, "datasets", None):
+        known = table.get("datasets", {})
+        for name in _names(given.datasets):
+            if name not in known:
+                raise UserError(f"profile {given.profile} has no data set {name!r}; {nearest(name, known)}")
+        table["datasets"] = {name: known[name] for name in _names(given.datasets)}
+    return validate(table)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _places(given: argparse.Namespace, out: Path) -> Any:
+    from rosepo_bench.plan import Places
+
+    if given.data_dir is not None and not given.data_dir.is_dir():
+        raise UserError(f"--data-dir {given.data_dir}: no such folder")
+    return Places(out, given.data_dir, given.cache_dir or _default_cache(), given.offline)
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rosepo_bench"
+
+
+def _selected(given: argparse.Namespace) -> RunConfig:
+    if not (given.all or given.datasets or given.methods):
+        raise UserError("nothing selected: give --all, or --datasets and --methods")
+    return configuration(given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    config = _selected(given)
+    from rosepo_bench import runner
+
+    return runner.run(config, _places(given, given.out), force=given.force)
+
+
+def _plan(given: argparse.Namespace) -> int:
+    config = _selected(given)
+    from rosepo_bench import estimate
+
+    rows = estimate.plan_rows(config, _places(given, given.out))
+    print(json.dumps(rows, indent=1) if given.json else estimate.render(rows))
+    return 0
+
+
+def _ls(given: argparse.Namespace) -> int:
+    rows = {
+        "datasets": _datasets,
+        "methods": _methods,
+        "losses": _losses,
+        "metrics": _metrics,
+        "profiles": _profiles,
+    }[given.what]()
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {text}" for name, text in rows))
+    return 0
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from rosepo_bench.data.sources import SOURCES
+
+    return [(name, f"{spec.what} ({spec.how})") for name, spec in SOURCES.items()]
+
+
+def _methods() -> list[tuple[str, str]]:
+    from rosepo_bench.methods import registry
+
+    return [(name, method.summary) for name, method in registry().items()]
+
+
+def _losses() -> list[tuple[str, str]]:
+    from rosepo_bench.preference.losses import LOSSES
+
+    return list(LOSSES.items())
+
+
+def _metrics() -> list[tuple[str, str]]:
+    from rosepo_bench.evaluation.metrics import METRICS
+
+    return [(name, metric.description) for name, metric in METRICS.items()]
+
+
+def _profiles() -> list[tuple[str, str]]:
+    return [(name, str(read_profile(name).get("about", ""))) for name in profile_names()]
+
+
+def _data(given: argparse.Namespace) -> int:
+    from rosepo_bench import progress
+    from rosepo_bench.data import catalog, describe, sequences
+
+    config = configuration(given)
+    dataset = config.datasets.get(given.name) or validate_source(given.name)
+    places = _places(given, Path())
+    with progress.shown():
+        resolved = catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
+        if given.action == "fetch":
+            print(f"{given.name}: {resolved.kind}")
+            for file in resolved.files:
+                print(f"  {file.name}  {file.bytes} bytes  sha256 {file.sha256}")
+            return 0
+        prepared = catalog.load(resolved, dataset)
+        print(describe.render(prepared, sequences.split(prepared, dataset.split)))
+    return 0
+
+
+def validate_source(name: str) -> DatasetConfig:
+    """The default settings of a data source that no data set of the profile uses."""
+    from rosepo_bench.data.sources import SOURCES
+
+    if name not in SOURCES:
+        raise UserError(f"unknown data set {name!r}; {nearest(name, SOURCES)}")
+    return DatasetConfig(source=name)
+
+
+def _report(given: argparse.Namespace) -> int:
+    from rosepo_bench.index import Index
+    from rosepo_bench.report import tables
+
+    found = Index.read(given.out).everything()
+    print(tables.render(*found))
+    for path in tables.write_report(given.out, *found):
+        print(f"written: {path}")
+    return 0
+
+
+def _env(given: argparse.Namespace) -> int:
+    from rosepo_bench import environment
+
+    print(json.dumps(environment.facts(), indent=1))
+    return 0

@@ -1,0 +1,71 @@
+"""The command line itself: what it lists, and that it answers at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rosepo_bench import cli
+
+HEAVY = {"torch", "transformers", "numpy", "scipy", "pydantic", "rich", "tokenizers", "peft"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom rosepo_bench.cli import main\n"
+        "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print('modules:', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.rpartition("modules:")[2].split()}
+    assert "rosepo_bench" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("datasets", ["ml-100k", "ml-32m", "steam", "goodreads", "atomic"]),
+        ("methods", ["popularity", "sasrec", "zero_shot", "sft", "dpo", "cdpo", "rosepo", "rosepo-robust"]),
+        ("losses", ["cdpo", "robust"]),
+        ("metrics", ["hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"]),
+        ("profiles", ["demo"]),
+    ],
+)
+def test_ls(what: str, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ls", what]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert set(expected) <= listed
+
+
+def test_env_names_the_live_library(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["env"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["library"]["state"] == "loaded"
+    assert facts["library"]["build_id"]
+    assert facts["packages"]["torch"]
+
+
+def test_data_describe_compares_a_replica_with_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "describe", "steam", "--set", "datasets.steam.synthetic=always"]) == 0
+    shown = capsys.readouterr().out
+    assert "synthetic" in shown
+    assert "Gini" in shown
+
+
+def test_data_describe_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "describe", "movielense"]) == 2
+    assert "unknown data set" in capsys.readouterr().err
+
+
+def test_nothing_selected_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run"]) == 2
+    assert "give --all" in capsys.readouterr().err
+
+
+def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", "--out", str(tmp_path)]) == 2
+    assert "no records" in capsys.readouterr().err

@@ -3,5 +3,8 @@
 from rosepo_bench.methods import Preference
 
 METHOD = Preference(
-    name="cdpo", summary="DPO with one ε for all pairs, rejected uniform", sampler="uniform", epsilon="constant"
+    name="cdpo",
+    summary="DPO with one ε for all pairs, rejected uniform",
+    sampler="uniform",
+    epsilon="constant",
 )

@@ -3,7 +3,10 @@
 from rosepo_bench.methods import Preference
 
 MIXED = Preference(
-    name="rosepo", summary="RosePO, rejected by all three samplers (our reading)", sampler="mixed", epsilon="oracle"
+    name="rosepo",
+    summary="RosePO, rejected by all three samplers (our reading)",
+    sampler="mixed",
+    epsilon="oracle",
 )
 SELF_HARD = Preference(
     name="rosepo-self-hard",

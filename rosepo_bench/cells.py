@@ -114,7 +114,11 @@ class Cell:
     def key(self) -> str:
         """Hash of all that can change the record."""
         return digest(
-            store.SCHEMA, self.pipeline.name, self.method.name, self.pipeline.seed, [s.key for s in self.stages]
+            store.SCHEMA,
+            self.pipeline.name,
+            self.method.name,
+            self.pipeline.seed,
+            [s.key for s in self.stages],
         )
 
     @property
@@ -248,22 +252,25 @@ class Cell:
 
 
 def oracle_facts(pairing: Pairing, language: Language) -> dict[str, Any]:
-    """What the oracle is worth: its accuracy on uniform validation pairs, a temperature a kind of this method's pairs, and
-    how far mean ε of validation and training pairs are apart, beside an oracle trained without folds."""
-    get = pairing.stages.get
+    """What the oracle is worth: its accuracy on uniform validation pairs, a temperature a kind of this method's pairs,
+    and how far mean ε of validation and training pairs are apart, beside an oracle trained without folds."""
     uniform = Pairing(language, "uniform", pairing.settings)
-    fit = get(uniform.judged).temperatures["uniform"]
+    fit = pairing.stages.get(uniform.judged).temperatures["uniform"]
+    kinds = pairing.stages.get(pairing.judged).temperatures
+    return {
+        "accuracy": {"value": fit.accuracy, "low": fit.low, "high": fit.high, "n": fit.n},
+        "uniform": {"tau": fit.tau, **_epsilon_gaps(uniform)},
+        "temperatures": {kind: asdict(temperature) for kind, temperature in kinds.items()},
+        **_epsilon_gaps(pairing),
+    }
 
+
+def _epsilon_gaps(pairing: Pairing) -> dict[str, float]:
     def gap(unfolded: bool) -> float:
         validation, train = (pairing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
         return oracle.gap(validation, train)
 
-    return {
-        "accuracy": {"value": fit.accuracy, "low": fit.low, "high": fit.high, "n": fit.n},
-        "temperatures": {kind: asdict(temperature) for kind, temperature in get(pairing.judged).temperatures.items()},
-        "epsilon_gap": gap(False),
-        "epsilon_gap_without_folds": gap(True),
-    }
+    return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}
 
 
 def _margin_accuracy(logps: FloatArray) -> dict[str, float]:

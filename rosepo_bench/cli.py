@@ -40,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="fetch or describe a data set").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
-    for action, text in (("fetch", "fetch and verify the files"), ("describe", "facts of the prepared data set")):
+    for action, text in (
+        ("fetch", "fetch and verify the files"),
+        ("describe", "facts of the prepared data set"),
+    ):
         sub = data.add_parser(action, help=text)
         sub.add_argument("name", help="a data set of the profile, or a name of `ls datasets`")
         _profile(sub)
@@ -62,7 +65,11 @@ def _selection(verb: argparse.ArgumentParser) -> None:
 def _profile(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--profile", default="demo", help="see `ls profiles`, or a .toml file; default: demo")
     verb.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. preference.beta=0.1"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, e.g. preference.beta=0.1",
     )
     verb.add_argument("--data-dir", type=Path, metavar="DIR", help="raw files given by hand, a folder a data set")
     verb.add_argument("--cache-dir", type=Path, metavar="DIR", help="fetched files; default: the user's cache")
@@ -71,7 +78,11 @@ def _profile(verb: argparse.ArgumentParser) -> None:
 
 def _out(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--out", type=Path, default=Path("results/runs"), metavar="DIR", help="output folder; default: results/runs"
+        "--out",
+        type=Path,
+        default=Path("results/runs"),
+        metavar="DIR",
+        help="output folder; default: results/runs",
     )
 
 

@@ -1,4 +1,5 @@
-"""The configuration: a frozen, strict schema. An unknown key, a wrong type or a value out of range is refused by name."""
+"""The configuration: a frozen, strict schema. An unknown key, a wrong type or a value out of range is refused by
+name."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ class DatasetConfig(Section):
     """One data set: which files, how they are filtered and split, who is evaluated."""
 
     source: str = Field(description="a name of `ls datasets`, or `atomic` for RecBole .inter/.item files at `path`")
-    path: str = Field("", description="folder (atomic: path prefix) of the raw files; empty: DATA_DIR/source, then fetched")
+    path: str = Field(
+        "", description="folder (atomic: path prefix) of the raw files; empty: DATA_DIR/source, then fetched"
+    )
     core: int = Field(1, ge=1, description="k of the k-core on users and items; 1 keeps everybody")
     split: Literal["leave_one_out", "temporal"] = "leave_one_out"
     users: int = Field(0, ge=0, description="evaluate a frozen subset of this many test users; 0: all")
@@ -32,7 +35,9 @@ class DatasetConfig(Section):
     replica_users: int = Field(800, ge=50, description="users of the synthetic replica")
     seed: int = Field(0, ge=0, description="draws candidates, user subset and replica; not the run's seed")
     candidates: int = Field(20, ge=2, description="length of each candidate list, target included")
-    overrides: dict[str, Any] = Field(default_factory=dict, description='dotted keys for this data set, e.g. "sft.epochs" = 3')
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description='dotted keys for this data set, e.g. "sft.epochs" = 3'
+    )
 
 
 class ModelConfig(Section):
@@ -108,7 +113,9 @@ class OracleConfig(Section):
     """The preference oracle: SASRec cross-fitted by user folds."""
 
     folds: int = Field(2, ge=2)
-    correct_for_sampler: bool = Field(True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) where the law is known")
+    correct_for_sampler: bool = Field(
+        True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) where the law is known"
+    )
 
 
 class ScoringConfig(Section):

@@ -16,8 +16,8 @@ from rosepo_bench.engine.model import pretrained_config, pretrained_name
 from rosepo_bench.index import Index
 from rosepo_bench.plan import Places, cells, closure, is_done
 
-# Floating-point operations a second that two cores of a current x86-64 server reach in training and in scoring of `tiny`.
-# Only the order of magnitude matters: the estimate says minutes or days.
+# Floating-point operations a second that two cores of a current x86-64 server reach in training and in scoring of
+# `tiny`. Only the order of magnitude matters: the estimate says minutes or days.
 TRAINING_RATE, SCORING_RATE = 7e10, 9e10
 TITLE_TOKENS = 8
 
@@ -46,8 +46,8 @@ class _Size:
 
 
 def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
-    """A row a cell: names, key, state (done, failed, waiting) and estimated seconds of what is missing. A stage that several
-    cells share is in the first one's estimate."""
+    """A row a cell: names, key, state (done, failed, waiting) and estimated seconds of what is missing. A stage that
+    several cells share is in the first one's estimate."""
     failed = {name for name, entry in Index.read(places.out).cells.items() if entry["failed"]}
     counted: set[str] = set()
     sizes: dict[str, _Size] = {}

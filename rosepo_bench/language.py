@@ -134,9 +134,7 @@ class Language:
         sequences = self.pipeline.data.sequences
 
         def make(window: Window) -> Tree:
-            return window_tree(
-                self.prompter, sequences[window.user], window, context=context, candidates=listed
-            )
+            return window_tree(self.prompter, sequences[window.user], window, context=context, candidates=listed)
 
         return make
 

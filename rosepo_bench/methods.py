@@ -43,8 +43,9 @@ class PlainLM:
 
 @dataclass(frozen=True)
 class Preference:
-    """Preference training on top of SFT: which rejected item, which ε, and settings that differ from the configuration's
-    ``[preference]`` section. ε: ``zero`` (DPO), ``constant`` (``preference.epsilon``) or ``oracle`` (one a pair)."""
+    """Preference training on top of SFT: which rejected item, which ε, and settings that differ from the
+    configuration's ``[preference]`` section. ε: ``zero`` (DPO), ``constant`` (``preference.epsilon``) or ``oracle``
+    (one a pair)."""
 
     name: str
     summary: str

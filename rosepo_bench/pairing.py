@@ -21,8 +21,8 @@ from rosepo_bench.methods import Sampler
 from rosepo_bench.pipeline import Trained, read_trained
 from rosepo_bench.preference import oracle, rejection
 from rosepo_bench.preference.oracle import Oracle, Temperature
-from rosepo_bench.preference.pairs import choose_steps
 from rosepo_bench.preference.rejection import Pool
+from rosepo_bench.preference.steps import choose_steps
 from rosepo_bench.recommenders import popularity, sasrec
 from rosepo_bench.seeds import derive, generator
 from rosepo_bench.stages import Stage
@@ -33,7 +33,8 @@ CATALOGUE_TOP = 64
 
 
 class Drawn(NamedTuple):
-    """Rejected items of one part: ``rejected`` int32 ``[n]``, ``law`` and ``kind`` as in ``preference/rejection.py``."""
+    """Rejected items of one part: ``rejected`` int32 ``[n]``, ``law`` and ``kind`` as in
+    ``preference/rejection.py``."""
 
     rejected: IntArray
     law: FloatArray
@@ -145,9 +146,7 @@ class Pairing:
                 pool = self.stages.get(self.mining)[part] if mined else None
                 seed = derive(self.seed, "rejected", part)
                 drawn = sampler.draw(self.sampler, self.examples[part], seed=seed, pool=pool)
-                store.write_npz(
-                    folder / f"{part}.npz", rejected=drawn.items, law=drawn.law, kind=drawn.kind
-                )
+                store.write_npz(folder / f"{part}.npz", rejected=drawn.items, law=drawn.law, kind=drawn.kind)
 
         inputs = {
             **self._steps_inputs,
@@ -296,7 +295,9 @@ class Pairing:
         def compute(folder: Path, work: Path) -> None:
             model = self.language.create(self.stages.get(self.language.sft).weights)
             reference, meter = self.stages.get(self.reference)["train"], Meter()
-            pairs = TrainingPairs(self.prompts("train"), self.titles("train"), reference, self.epsilon("train", epsilon))
+            pairs = TrainingPairs(
+                self.prompts("train"), self.titles("train"), reference, self.epsilon("train", epsilon)
+            )
             with PeakMemory(model.device) as memory:
                 report = train_preference(
                     model,
@@ -315,12 +316,17 @@ class Pairing:
             seen = len(pairs.epsilon) * settings.epochs
             store.write_json(folder / "report.json", {**meter.report(report, memory.bytes), "pairs_seen": seen})
 
-        inputs = {"preference": settings.model_dump(), "epsilon": epsilon, "batch_tokens": config.batch_tokens}
+        inputs = {
+            "preference": settings.model_dump(),
+            "epsilon": epsilon,
+            "batch_tokens": config.batch_tokens,
+        }
         parents = (self.language.sft, self.reference, *((self.judged,) if epsilon == "oracle" else ()))
         return Stage(f"{self.pipeline.name}.{name}", inputs, parents, compute, read_trained)
 
     def epsilon(self, part: str, kind: str) -> FloatArray:
-        """ε of each pair of a part, float64 ``[n]``, for a method whose ε is ``zero``, ``constant`` or the ``oracle``'s."""
+        """ε of each pair of a part, float64 ``[n]``, for a method whose ε is ``zero``, ``constant`` or the
+        ``oracle``'s."""
         if kind == "oracle":
             return self.oracle_epsilon(part)
         constant = {"zero": 0.0, "constant": self.settings.epsilon}[kind]

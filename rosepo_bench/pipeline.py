@@ -1,5 +1,5 @@
-"""The work of one data set and seed as stages: data → candidates → tokenizer → SFT → scores. What preference methods need
-on top is in ``pairing.py``; a method says which stages it wants."""
+"""The work of one data set and seed as stages: data → candidates → tokenizer → SFT → scores. What preference methods
+need on top is in ``pairing.py``; a method says which stages it wants."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class Pipeline:
     @cached_property
     def data_stage(self) -> Stage[Dataset]:
         """The prepared data set."""
-        inputs = {"content": self.resolved.key(), "core": self.dataset_config.core, "split": self.dataset_config.split}
+        inputs = {
+            "content": self.resolved.key(),
+            "core": self.dataset_config.core,
+            "split": self.dataset_config.split,
+        }
 
         def compute(folder: Path, work: Path) -> None:
             storage.save(catalog.load(self.resolved, self.dataset_config), folder)
@@ -83,9 +87,7 @@ class Pipeline:
         inputs = {"part": part, "seed": config.seed, "size": config.candidates, "users": users}
 
         def compute(folder: Path, work: Path) -> None:
-            drawn = candidates.draw(
-                self.data, self.split, part, seed=config.seed, size=config.candidates, users=users
-            )
+            drawn = candidates.draw(self.data, self.split, part, seed=config.seed, size=config.candidates, users=users)
             candidates.freeze(folder / "candidates.npz", drawn)
 
         return Stage(

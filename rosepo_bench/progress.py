@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Reporter(Protocol):
@@ -63,7 +66,7 @@ class Bars:
             TimeRemainingColumn(),
             transient=True,
         )
-        self.tasks: dict[str, tuple[int, float, int]] = {}
+        self.tasks: dict[str, tuple[TaskID, float, int]] = {}
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)

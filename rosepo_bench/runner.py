@@ -21,8 +21,8 @@ DONE, FAILED = 0, 3
 
 
 def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
-    """Runs every cell that has no record yet (with ``force`` all, from the data on), writes and prints the tables. Returns
-    the exit status: 0 if every cell is done, 3 if some failed."""
+    """Runs every cell that has no record yet (with ``force`` all, from the data on), writes and prints the tables.
+    Returns the exit status: 0 if every cell is done, 3 if some failed."""
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)

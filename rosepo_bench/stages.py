@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
-    """One piece of shared work. ``compute(folder, work)`` fills ``folder``; ``work`` survives a kill and holds checkpoints.
-    ``read(folder)`` is the result. ``inputs`` (JSON values) and the parents' keys make the key."""
+    """One piece of shared work. ``compute(folder, work)`` fills ``folder``; ``work`` survives a kill and holds
+    checkpoints. ``read(folder)`` is the result. ``inputs`` (JSON values) and the parents' keys make the key."""
 
     name: str
     inputs: Any

@@ -230,9 +230,7 @@ def _checked(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number); delete it and run again")
     if data["schema"] > SCHEMA:
-        raise UserError(
-            f"{path}: schema {data['schema']}, but this program knows {SCHEMA}; use a newer rosepo_bench"
-        )
+        raise UserError(f"{path}: schema {data['schema']}, but this program knows {SCHEMA}; use a newer rosepo_bench")
     if missing := [name for name in ("key", "dataset", "method", "seed") if name not in data]:
         raise UserError(f"{path}: the record lacks {', '.join(missing)}; delete it and run again")
     return data

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rosepo_bench.config import DatasetConfig, RunConfig, parse_setting, profile_names, read_profile, set_key, validate
+from rosepo_bench.config import (
+    DatasetConfig,
+    RunConfig,
+    parse_setting,
+    profile_names,
+    read_profile,
+    set_key,
+    validate,
+)
 from rosepo_bench.errors import UserError, nearest
 
 

@@ -24,9 +24,7 @@ def command(verb: str, out: Path, *arguments: str) -> list[str]:
 
 def call(verb: str, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it to its end."""
-    return subprocess.run(
-        command(verb, out, *arguments), capture_output=True, text=True, timeout=300, check=False
-    )
+    return subprocess.run(command(verb, out, *arguments), capture_output=True, text=True, timeout=300, check=False)
 
 
 def results(out: Path) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:

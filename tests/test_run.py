@@ -60,9 +60,7 @@ def test_the_report_says_synthetic_and_stands_on_records_alone(finished: Path) -
 
 def call_report(out: Path) -> subprocess.CompletedProcess[str]:
     line = command("report", out)
-    return subprocess.run(
-        [*line[:4], "--out", str(out)], capture_output=True, text=True, timeout=120, check=False
-    )
+    return subprocess.run([*line[:4], "--out", str(out)], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_second_run_changes_nothing(finished: Path) -> None:
@@ -82,9 +80,7 @@ def test_same_seed_same_records_and_another_seed_others(finished: Path, tmp_path
     assert other.returncode == 0, other.stderr
     first, second = results(finished), results(tmp_path / "other")
     for name in ("sasrec", "sft", "dpo", "rosepo"):
-        assert not np.array_equal(
-            first[f"steam/{name}/0"][1]["scores"], second[f"steam/{name}/1"][1]["scores"]
-        ), name
+        assert not np.array_equal(first[f"steam/{name}/0"][1]["scores"], second[f"steam/{name}/1"][1]["scores"]), name
 
 
 def test_a_run_killed_three_times_ends_with_the_same_numbers(finished: Path, tmp_path: Path) -> None:
@@ -138,12 +134,26 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
 def test_bad_input_is_refused_before_any_work(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     out = tmp_path / "out"
     profile = [] if "--profile" in arguments else ["--profile", str(MICRO)]
-    line = ["run", "--all", *profile, "--out", str(out), "--cache-dir", str(tmp_path / "cache"), "--offline", *arguments]
+    line = [
+        "run",
+        "--all",
+        *profile,
+        "--out",
+        str(out),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--offline",
+        *arguments,
+    ]
     assert cli.main(line) == 2
     assert message in capsys.readouterr().err
     assert not list(out.glob("records/**/*.json"))
@@ -175,7 +185,17 @@ def test_a_full_disk_leaves_nothing_half_written(
 
     out = tmp_path / "out"
     monkeypatch.setattr(os, "fsync", full)
-    line = ["run", "--methods", "popularity", "--profile", str(MICRO), "--out", str(out), "--cache-dir", str(tmp_path)]
+    line = [
+        "run",
+        "--methods",
+        "popularity",
+        "--profile",
+        str(MICRO),
+        "--out",
+        str(out),
+        "--cache-dir",
+        str(tmp_path),
+    ]
     assert cli.main(line) == 2
     assert "disk full" in capsys.readouterr().err
     assert [path.name for path in out.rglob("*") if path.is_file()] == [".lock"]

@@ -179,9 +179,7 @@ except OSError as error:
 """
     path = tmp_path / "a.npz"
     store.write_npz(path, a=np.arange(3))
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == f"{errno.EFBIG}\n"
     assert len(store.read_npz(path)["a"]) == 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
@@ -255,9 +253,7 @@ def test_leftovers_of_the_killed_go_and_those_of_the_living_stay(tmp_path: Path)
         assert len(list(tmp_path.iterdir())) == 2
         with store.atomic_folder(path) as folder:
             (folder / "whole").write_text("x")
-        names = sorted(
-            entry.relative_to(tmp_path).parts[-1] for entry in tmp_path.rglob("*") if entry.is_file()
-        )
+        names = sorted(entry.relative_to(tmp_path).parts[-1] for entry in tmp_path.rglob("*") if entry.is_file())
         assert names == [".lock", "other", "whole"]
     finally:
         kill(alive)

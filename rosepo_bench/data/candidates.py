@@ -72,14 +72,10 @@ def thaw(path: Path) -> Examples:
     """Reads frozen lists. UserError: missing, not such a file, or changed since it was written."""
     arrays = read_npz(path)
     if set(arrays) != {*ARRAYS, "sha256"}:
-        raise UserError(
-            f"{path}: not a candidate file (it holds {', '.join(sorted(arrays))}); delete it and run again"
-        )
+        raise UserError(f"{path}: not a candidate file (it holds {', '.join(sorted(arrays))}); delete it and run again")
     expected, found = str(arrays.pop("sha256")), digest(*(arrays[name] for name in ARRAYS))
     if expected != found:
-        raise UserError(
-            f"{path}: the lists hash to {found}, written was {expected}; delete the file and run again"
-        )
+        raise UserError(f"{path}: the lists hash to {found}, written was {expected}; delete the file and run again")
     return Examples(**arrays)
 
 

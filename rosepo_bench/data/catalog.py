@@ -30,9 +30,7 @@ class Resolved:
 
     def key(self) -> str:
         """Hash of the content that will be read; paths do not enter."""
-        return digest(
-            self.name, self.kind, [[file.name, file.sha256] for file in self.files], list(self.replica)
-        )
+        return digest(self.name, self.kind, [[file.name, file.sha256] for file in self.files], list(self.replica))
 
 
 def resolve(
@@ -93,9 +91,7 @@ def _real(spec: SourceSpec, name: str, layout: Layout, paths: dict[str, Path], c
 
 def _resolve_atomic(spec: SourceSpec, path: str, cache_dir: Path) -> Resolved:
     if not path:
-        raise UserError(
-            "source atomic: set `path` to DIR/NAME, with the files DIR/NAME.inter and DIR/NAME.item"
-        )
+        raise UserError("source atomic: set `path` to DIR/NAME, with the files DIR/NAME.inter and DIR/NAME.item")
     inter, item = atomic.locate(Path(path))
     return _real(spec, inter.stem, spec.layouts[0], {"ratings": inter, "items": item}, cache_dir)
 

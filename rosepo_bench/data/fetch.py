@@ -61,17 +61,13 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
                 _refuse_escape(path, name)
             missing = sorted(set(archive.members) - set(content.namelist()))
             if missing:
-                raise UserError(
-                    f"{path}: the archive lacks {', '.join(missing)}; delete it and fetch it again"
-                )
+                raise UserError(f"{path}: the archive lacks {', '.join(missing)}; delete it and fetch it again")
             with atomic_folder(folder) as new:
                 for member, name in archive.members.items():
                     with content.open(member) as source, (new / name).open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path}: not a complete zip archive ({error}); delete it and fetch it again"
-        ) from None
+        raise UserError(f"{path}: not a complete zip archive ({error}); delete it and fetch it again") from None
 
 
 def verify(path: Path, checksum: str) -> None:
@@ -125,9 +121,7 @@ def fingerprint(path: Path, book: Path) -> RawFile:
 def _refuse_escape(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
-        raise UserError(
-            f"{path}: member {name!r} points outside of the archive's folder; do not use this archive"
-        )
+        raise UserError(f"{path}: member {name!r} points outside of the archive's folder; do not use this archive")
 
 
 def _http(archive: Archive, target: Path) -> None:

@@ -54,13 +54,9 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         else:
             rows.add(users(str(user)), item, when)
     if not len(users):
-        raise UserError(
-            f"{path}: no row names a book in {paths['items']}: truncated, or two different genres"
-        )
+        raise UserError(f"{path}: no row names a book in {paths['items']}: truncated, or two different genres")
     if left_out:
-        source = replace(
-            source, note=f"left out: {left_out} rows of books without a title in {paths['items'].name}"
-        )
+        source = replace(source, note=f"left out: {left_out} rows of books without a title in {paths['items'].name}")
     titles, genres = zip(*books.values(), strict=True)
     return rows.finish(source, users, titles, genres)
 
@@ -88,9 +84,7 @@ def _books(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     books: dict[str, tuple[str, tuple[str, ...]]] = {}
     for number, book in _objects(path):
         shelves = book.get("popular_shelves") or []
-        if not book.get("book_id") or not all(
-            isinstance(shelf, dict) and "name" in shelf for shelf in shelves
-        ):
+        if not book.get("book_id") or not all(isinstance(shelf, dict) and "name" in shelf for shelf in shelves):
             raise broken(path, number, "book_id, title and popular_shelves [{count, name}, …]", str(book))
         title = clean(str(book.get("title") or book.get("title_without_series") or ""))
         if title:

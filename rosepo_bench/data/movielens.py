@@ -45,9 +45,7 @@ def read_csv(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     return _join(paths, source, table, 1, _movies_csv(paths["items"]))
 
 
-def _join(
-    paths: Mapping[str, Path], source: Source, table: IntArray, header: int, movies: Movies
-) -> RawInteractions:
+def _join(paths: Mapping[str, Path], source: Source, table: IntArray, header: int, movies: Movies) -> RawInteractions:
     if not len(table):
         raise UserError(f"{paths['ratings']}: no ratings in it; the file is truncated: fetch it again")
     check_times(paths["ratings"], table[:, 2], header)

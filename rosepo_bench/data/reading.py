@@ -134,9 +134,7 @@ def integer_columns(path: Path, delimiter: str, columns: tuple[int, ...], header
             for _ in islice(handle, header):
                 pass
             while part := list(islice(handle, CHUNK_ROWS)):
-                chunk = np.loadtxt(
-                    part, np.int64, delimiter=delimiter, usecols=columns, comments=None, ndmin=2
-                )
+                chunk = np.loadtxt(part, np.int64, delimiter=delimiter, usecols=columns, comments=None, ndmin=2)
                 if len(chunk) != len(part):
                     raise ValueError("numpy skips blank lines")
                 chunks.append(chunk)
@@ -149,9 +147,7 @@ def integer_columns(path: Path, delimiter: str, columns: tuple[int, ...], header
 
 def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header: int) -> UserError:
     """Finds what the bulk parser stumbled over; slow, and only ever run once."""
-    expected = (
-        f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
-    )
+    expected = f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
     for number, line in lines(path, "latin-1"):
         if number <= header:
             continue
@@ -167,9 +163,7 @@ def check_times(path: Path, time: IntArray, header: int = 0) -> None:
     bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
     if len(bad):
         row = int(bad[0])
-        raise broken(
-            path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row]))
-        )
+        raise broken(path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row])))
 
 
 def reindex(ids: IntArray) -> tuple[IntArray, IntArray]:

@@ -140,9 +140,7 @@ def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
         sequences=tuple(np.split(flat, bounds)),
         times=tuple(np.split(table.time, bounds)),
         counts=table.counts,
-        digest=digest(
-            raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds
-        ),
+        digest=digest(raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds),
     )
 
 

@@ -14,9 +14,7 @@ from rosepo_bench.data.types import RawInteractions, Source
 
 Reader = Callable[[Mapping[str, Path], Source], RawInteractions]
 HARPER = "Harper and Konstan: The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015"
-GROUPLENS = (
-    "GroupLens: research use, cite; no commercial use and no redistribution beyond what their README allows"
-)
+GROUPLENS = "GroupLens: research use, cite; no commercial use and no redistribution beyond what their README allows"
 UCSD = (
     "UCSD: academic use, cite, do not redistribute; never fetched automatically: take the files from the "
     "owner's page, where the terms stand"
@@ -53,16 +51,10 @@ class SourceSpec:
     def how(self) -> str:
         """How the files come: for `ls datasets` and for errors."""
         by_hand = f"put by hand, from {self.homepage}" if self.homepage else "your own files"
-        return (
-            "fetched: " + ", else ".join(archive.where for archive in self.archives)
-            if self.archives
-            else by_hand
-        )
+        return "fetched: " + ", else ".join(archive.where for archive in self.archives) if self.archives else by_hand
 
 
-def _movielens(
-    release: str, checksum: str, reader: Reader, ratings: str, items: str
-) -> tuple[Layout, Archive]:
+def _movielens(release: str, checksum: str, reader: Reader, ratings: str, items: str) -> tuple[Layout, Archive]:
     layout = Layout(reader, {"ratings": (ratings,), "items": (items,)})
     members = {f"ml-{release}/{name}": name for name in (ratings, items)}
     url = f"https://files.grouplens.org/datasets/movielens/ml-{release}.zip"
@@ -74,12 +66,8 @@ def _movielens(
 _100K = _movielens("100k", "md5:0e33842e24a9c977be4e0107933c0723", movielens.read_100k, "u.data", "u.item")
 _1M = _movielens("1m", "md5:c4d9eecfca2ab87c1945afe126590906", movielens.read_1m, "ratings.dat", "movies.dat")
 _SMALL = _movielens("latest-small", "", movielens.read_csv, "ratings.csv", "movies.csv")
-_25M = _movielens(
-    "25m", "md5:6b51fb2759a8657d3bfcbfc42b592ada", movielens.read_csv, "ratings.csv", "movies.csv"
-)
-_32M = _movielens(
-    "32m", "md5:d472be332d4daa821edc399621853b57", movielens.read_csv, "ratings.csv", "movies.csv"
-)
+_25M = _movielens("25m", "md5:6b51fb2759a8657d3bfcbfc42b592ada", movielens.read_csv, "ratings.csv", "movies.csv")
+_32M = _movielens("32m", "md5:d472be332d4daa821edc399621853b57", movielens.read_csv, "ratings.csv", "movies.csv")
 _WHEEL = Archive(
     "pip",
     "recbole==1.2.1",

@@ -41,9 +41,7 @@ def read_dump(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         else:
             rows.add(users(user), item, when)
     if not len(users):
-        raise UserError(
-            f"{path}: no review of a game in {paths['items']}: truncated, or not the same release"
-        )
+        raise UserError(f"{path}: no review of a game in {paths['items']}: truncated, or not the same release")
     if left_out:
         games_file = paths["items"].name
         note = f"left out: {left_out} reviews of {len(nameless)} games without a title in {games_file}"

@@ -39,43 +39,29 @@ PREFIXES = _words(
     "Copper Willow Storm Moth Salt Crow Fern Gale Harrow Juniper Larch Nettle Pike Quill Rook Sable "
     "Tallow"
 )
-SUFFIXES = _words(
-    "fall mere wood gate reach moor haven watch ridge light vale crest hollow mark spire wick ford helm"
-)
+SUFFIXES = _words("fall mere wood gate reach moor haven watch ridge light vale crest hollow mark spire wick ford helm")
 
 GENRE_NOUNS: dict[str, dict[str, tuple[str, ...]]] = {
     "steam": {
         "Action": _words(
-            "Vanguard Trigger Gunfire Commando Onslaught Barrage Sniper Brigade Warhead Striker "
-            "Assault Bullet"
+            "Vanguard Trigger Gunfire Commando Onslaught Barrage Sniper Brigade Warhead Striker Assault Bullet"
         ),
         "Strategy": _words(
             "Empire Dominion Conquest Garrison Legion Siege Regent Outpost Frontier Warlord Bastion Treaty"
         ),
-        "Puzzle": _words(
-            "Cipher Tiles Riddle Labyrinth Cube Sequence Logic Mosaic Circuit Pattern Jigsaw Enigma"
-        ),
-        "Racing": _words(
-            "Throttle Circuitway Rally Drift Asphalt Turbo Grid Speedway Lap Chicane Overdrive Pitlane"
-        ),
-        "Horror": _words(
-            "Asylum Whisper Corpse Crypt Shiver Dread Haunting Scream Morgue Nightmare Gallows Séance"
-        ),
+        "Puzzle": _words("Cipher Tiles Riddle Labyrinth Cube Sequence Logic Mosaic Circuit Pattern Jigsaw Enigma"),
+        "Racing": _words("Throttle Circuitway Rally Drift Asphalt Turbo Grid Speedway Lap Chicane Overdrive Pitlane"),
+        "Horror": _words("Asylum Whisper Corpse Crypt Shiver Dread Haunting Scream Morgue Nightmare Gallows Séance"),
         "Simulation": _words(
             "Farm Airport Tycoon Trucker Workshop Railyard Brewery Hospital Builder Colony Bakery Shipyard"
         ),
         "Adventure": _words(
-            "Expedition Voyage Caravan Relic Odyssey Stowaway Jungle Treasure Wanderer Detective "
-            "Castaway Atlas"
+            "Expedition Voyage Caravan Relic Odyssey Stowaway Jungle Treasure Wanderer Detective Castaway Atlas"
         ),
-        "RPG": _words(
-            "Dragon Paladin Dungeon Conjurer Rune Quest Oracle Grimoire Squire Goblin Wyvern Alchemist"
-        ),
+        "RPG": _words("Dragon Paladin Dungeon Conjurer Rune Quest Oracle Grimoire Squire Goblin Wyvern Alchemist"),
     },
     "goodreads": {
-        "Fantasy": _words(
-            "Dragon Throne Sorcery Witch Enchantment Griffin Rune Prophecy Wizard Halberd Realm Spell"
-        ),
+        "Fantasy": _words("Dragon Throne Sorcery Witch Enchantment Griffin Rune Prophecy Wizard Halberd Realm Spell"),
         "Mystery": _words(
             "Inspector Alibi Vicarage Clue Poison Constable Inheritance Witness Parlor Suspect Autopsy Locket"
         ),
@@ -83,8 +69,7 @@ GENRE_NOUNS: dict[str, dict[str, tuple[str, ...]]] = {
             "Kiss Bride Heart Wedding Suitor Duchess Valentine Promise Sweetheart Courtship Ballroom Bouquet"
         ),
         "History": _words(
-            "Empire Regiment Revolution Dynasty Armada Parliament Crusade Emperor Trench Colony "
-            "Treaty Cavalry"
+            "Empire Regiment Revolution Dynasty Armada Parliament Crusade Emperor Trench Colony Treaty Cavalry"
         ),
         "Science Fiction": _words(
             "Starship Android Orbit Colony Nebula Quantum Asteroid Robot Galaxy Beacon Reactor Telescope"
@@ -125,9 +110,7 @@ class TitleMaker:
 
     def series(self, genre: str, volumes: int) -> tuple[str, list[str]]:
         """The series' name and the titles of its volumes in order; they share at least one word."""
-        return (
-            self._game_series(genre, volumes) if self.kind == "steam" else self._book_series(genre, volumes)
-        )
+        return self._game_series(genre, volumes) if self.kind == "steam" else self._book_series(genre, volumes)
 
     def spinoff(self, name: str) -> str:
         """A title with a series' words for a work of another genre."""
@@ -149,8 +132,7 @@ class TitleMaker:
         name = self._fresh(lambda: self._pick(PREFIXES) + self._pick(SUFFIXES))
         motif = self._pick(ADJECTIVES)  # "The Glass Orchard", "The Glass Crown": the volumes share it
         titles = [
-            f"{self._fresh(lambda: self._phrase(motif, genre))} ({name}, #{number + 1})"
-            for number in range(volumes)
+            f"{self._fresh(lambda: self._phrase(motif, genre))} ({name}, #{number + 1})" for number in range(volumes)
         ]
         return name, titles
 
@@ -158,20 +140,12 @@ class TitleMaker:
         own = self.rng.random() < 0.7
         noun = self._pick(GENRE_NOUNS[self.kind][genre] if own else NOUNS)
         if self.kind == "steam":
-            return (
-                f"{adjective} {noun}"
-                if self.rng.random() < 0.8
-                else f"{adjective} {noun} {self._pick(NOUNS)}"
-            )
+            return f"{adjective} {noun}" if self.rng.random() < 0.8 else f"{adjective} {noun} {self._pick(NOUNS)}"
         shape = self.rng.integers(3)
         if shape == 0:
             return f"The {adjective} {noun}"
         other = self._pick(NOUNS)
-        return (
-            f"The {adjective} {noun} of {other} Street"
-            if shape == 1
-            else f"A {adjective} {noun} and the {other}"
-        )
+        return f"The {adjective} {noun} of {other} Street" if shape == 1 else f"A {adjective} {noun} and the {other}"
 
     def _fresh(self, draw: Callable[[], str]) -> str:
         for _ in range(_TRIES):

@@ -99,9 +99,7 @@ class _Draft:
     volume: list[int]
     spinoff: list[bool]
 
-    def add(
-        self, title: str, genres: tuple[int, ...], predecessor: int, work: int, volume: int, spinoff: bool
-    ) -> None:
+    def add(self, title: str, genres: tuple[int, ...], predecessor: int, work: int, volume: int, spinoff: bool) -> None:
         self.titles.append(title)
         self.genres.append(genres)
         self.predecessor.append(predecessor)
@@ -131,9 +129,7 @@ def _invent(kind: str, items: int, laws: Laws, names: list[str], rng: np.random.
     draft, maker, work = _Draft([], [], [], [], [], []), TitleMaker(kind, rng), 0
     while len(draft.titles) < items:
         room = items - len(draft.titles)
-        genres = tuple(
-            int(g) for g in rng.choice(len(names), size=1 + int(rng.random() < 0.3), replace=False)
-        )
+        genres = tuple(int(g) for g in rng.choice(len(names), size=1 + int(rng.random() < 0.3), replace=False))
         if rng.random() >= laws.serial or room < 3:
             draft.add(maker.single(names[genres[0]]), genres, -1, work, 0, False)
         else:
@@ -173,7 +169,5 @@ def _vectors(draft: _Draft, genres: int, rng: np.random.Generator) -> FloatArray
     for item, labels in enumerate(draft.genres):
         vectors[item, labels[0]] = 1.0
         vectors[item, labels[1:]] = 0.5
-        vectors[item, genres:] = (
-            rng.normal(0.0, 0.5, TONES) if draft.spinoff[item] else tones[draft.work[item]]
-        )
+        vectors[item, genres:] = rng.normal(0.0, 0.5, TONES) if draft.spinoff[item] else tones[draft.work[item]]
     return vectors

@@ -72,8 +72,9 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in each user's sequence: training steps are ``[0, train_end[u])``; ``validation[u]`` and ``test[u]`` are
-    the target's position, -1 where the user has none. The history of a target at p is ``sequence[:p]``. int64 ``[users]``."""
+    """Positions in each user's sequence: training steps are ``[0, train_end[u])``; ``validation[u]`` and ``test[u]``
+    are the target's position, -1 where the user has none. The history of a target at p is ``sequence[:p]``. int64
+    ``[users]``."""
 
     kind: Literal["leave_one_out", "temporal"]
     train_end: IntArray
@@ -98,6 +99,4 @@ class Examples:
 
     def take(self, rows: IntArray) -> Examples:
         """The examples at ``rows`` (indices or a boolean mask)."""
-        return Examples(
-            self.user[rows], self.step[rows], self.target[rows], self.candidates[rows], self.position[rows]
-        )
+        return Examples(self.user[rows], self.step[rows], self.target[rows], self.candidates[rows], self.position[rows])

@@ -24,8 +24,9 @@ from rosepo_bench.seeds import generator
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """Pairs ready for training: ``examples`` are the prompts, ``titles`` int ``[n, 2]`` their chosen and rejected items,
-    ``reference`` float64 ``[n, 2]`` the log-probs of both under the reference model, ``epsilon`` float64 ``[n]``."""
+    """Pairs ready for training: ``examples`` are the prompts, ``titles`` int ``[n, 2]`` their chosen and rejected
+    items, ``reference`` float64 ``[n, 2]`` the log-probs of both under the reference model, ``epsilon`` float64
+    ``[n]``."""
 
     examples: Examples
     titles: IntArray
@@ -106,8 +107,8 @@ def _tensor(values: FloatArray, like: Tensor) -> Tensor:
 
 
 def plan_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
-    """The groups of each optimizer step: users shuffled an epoch, at least ``config.batch`` pairs a step (the last of an
-    epoch may have fewer)."""
+    """The groups of each optimizer step: users shuffled an epoch, at least ``config.batch`` pairs a step (the last of
+    an epoch may have fewer)."""
     planned = []
     for epoch in range(config.epochs):
         current: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def sft_windows(train_end: IntArray, size: int, *, seed: int, epoch: int) -> lis
     for user, end in enumerate(train_end):
         first = int(draw.integers(1, size + 1))
         cuts = [0, *range(min(first, int(end)), int(end), size), int(end)]
-        windows += [Window(user, a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        windows += [Window(user, a, b) for a, b in itertools.pairwise(cuts) if b > a]
     return [windows[index] for index in draw.permutation(len(windows))]
 
 
@@ -90,8 +91,8 @@ def window_tree(
     context: int,
     candidates: Callable[[int, int], IntArray] | None = None,
 ) -> Tree:
-    """The tree of a window: each of its items is the response to those before it. One trunk without branches, unless the
-    prompt lists the step's ``candidates(user, step)``."""
+    """The tree of a window: each of its items is the response to those before it. One trunk without branches, unless
+    the prompt lists the step's ``candidates(user, step)``."""
     items = sequence[window.start : window.stop]
     pairs = []
     for place, item in enumerate(items):

@@ -1,9 +1,9 @@
 """The token forest: sequences that share tokens are computed once.
 
 All sequences of a group (a prompt's chosen and rejected responses, its candidates, a user's steps) become one tree of
-tokens laid out in depth-first order. Two integers a node say everything: ``depth`` (its position) and ``end`` (the index
-after its subtree); the attention mask is then ``(k <= q) & (q < end[k])``, a node sees its ancestors and itself. Exact for
-decoders with absolute or rotary positions and full causal attention.
+tokens laid out in depth-first order. Two integers a node say everything: ``depth`` (its position) and ``end`` (the
+index after its subtree); the attention mask is then ``(k <= q) & (q < end[k])``, a node sees its ancestors and itself.
+Exact for decoders with absolute or rotary positions and full causal attention.
 
 Shape legend: T tokens of a row, B rows, S sequences.
 """
@@ -47,24 +47,24 @@ def build(group: Sequence[tuple[Tokens, Tokens]], *, context: int) -> Tree:
     longer than ``context``, the model's longest position.
     """
     whole = [_joined(prompt, response, context) for prompt, response in group]
+    # A last token is a target only: nothing follows it, unless another sequence goes on from there.
+    inner = [ids[:-1] for ids in whole]
     # Big-endian bytes sort as the ids do; ids are never negative.
-    order = sorted(range(len(whole)), key=lambda s: whole[s].astype(">u4").tobytes())
+    order = sorted(range(len(inner)), key=lambda s: inner[s].astype(">u4").tobytes())
     tokens, depth, paths = [], [], {}
-    end = np.zeros(sum(map(len, whole)), dtype=np.int64)
+    end = np.zeros(sum(map(len, inner)), dtype=np.int64)
     previous, path, count = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64), 0
     for s in order:
-        shared = _common(previous, whole[s])
-        fresh = len(whole[s]) - shared
+        shared = _common(previous, inner[s])
+        fresh = len(inner[s]) - shared
         end[path[shared:]] = count
-        tokens.append(whole[s][shared:])
-        depth.append(np.arange(shared, len(whole[s])))
+        tokens.append(inner[s][shared:])
+        depth.append(np.arange(shared, len(inner[s])))
         path = np.concatenate([path[:shared], np.arange(count, count + fresh)])
-        previous, paths[s], count = whole[s], path, count + fresh
+        previous, paths[s], count = inner[s], path, count + fresh
     end[path] = count
     node, target, sequence = _triples(group, whole, paths)
-    return Tree(
-        np.concatenate(tokens), np.concatenate(depth), end[:count], node, target, sequence, len(group)
-    )
+    return Tree(np.concatenate(tokens), np.concatenate(depth), end[:count], node, target, sequence, len(group))
 
 
 def _joined(prompt: Tokens, response: Tokens, context: int) -> Tokens:
@@ -72,8 +72,8 @@ def _joined(prompt: Tokens, response: Tokens, context: int) -> Tokens:
         raise UserError("a sequence needs a prompt and a response of at least one token each")
     if len(prompt) + len(response) > context:
         raise UserError(
-            f"a prompt of {len(prompt)} tokens with a response of {len(response)} is longer than the model's context of "
-            f"{context}; shorten prompt.history or raise model.context"
+            f"a prompt of {len(prompt)} tokens with a response of {len(response)} is longer than the model's "
+            f"context of {context}; shorten prompt.history or raise model.context"
         )
     return np.concatenate([prompt, response]).astype(np.int32)
 
@@ -89,7 +89,7 @@ def _triples(
     group: Sequence[tuple[Tokens, Tokens]], whole: list[Tokens], paths: dict[int, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     starts = [len(prompt) for prompt, _ in group]
-    node = np.concatenate([paths[s][starts[s] - 1 : -1] for s in range(len(group))])
+    node = np.concatenate([paths[s][starts[s] - 1 :] for s in range(len(group))])
     target = np.concatenate([whole[s][starts[s] :] for s in range(len(group))])
     sequence = np.repeat(np.arange(len(group)), [len(whole[s]) - starts[s] for s in range(len(group))])
     return node, target, sequence
@@ -97,8 +97,9 @@ def _triples(
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of trees as tensors. ``tokens``, ``depth``, ``end`` [B, T]; ``rows`` [R] are the flat positions (b·T + t) that
-    predict something, each once; per response token ``row_of_target`` (into ``rows``), ``target`` and ``sequence``."""
+    """Rows of trees as tensors. ``tokens``, ``depth``, ``end`` [B, T]; ``rows`` [R] are the flat positions (b·T + t)
+    that predict something, each once; per response token ``row_of_target`` (into ``rows``), ``target`` and
+    ``sequence``."""
 
     tokens: Tensor
     depth: Tensor
@@ -120,8 +121,8 @@ class Batch:
 def collate(trees: Sequence[Tree], *, row_tokens: int = 0, device: str | torch.device = "cpu") -> Batch:
     """Trees into one batch: rows of up to ``row_tokens`` (0: one tree a row), padded to the longest.
 
-    The sequences keep the order of ``trees``: those of the first tree come first. Padding sees itself alone and predicts
-    nothing.
+    The sequences keep the order of ``trees``: those of the first tree come first. Padding sees itself alone and
+    predicts nothing.
     """
     rows = _rows([len(tree) for tree in trees], row_tokens)
     width = max(sum(len(trees[t]) for t in row) for row in rows)
@@ -148,9 +149,7 @@ def collate(trees: Sequence[Tree], *, row_tokens: int = 0, device: str | torch.d
         "target": np.concatenate([tree.target for tree in trees]),
         "sequence": np.concatenate([tree.sequence + offsets[t] for t, tree in enumerate(trees)]),
     }
-    tensors = {
-        name: torch.from_numpy(np.asarray(array, dtype=np.int64)).to(device) for name, array in arrays.items()
-    }
+    tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.int64)).to(device) for name, array in arrays.items()}
     return Batch(**tensors, sequences=int(offsets[-1]), nodes=sum(map(len, trees)))
 
 
@@ -172,7 +171,8 @@ def _rows(lengths: list[int], row_tokens: int) -> list[list[int]]:
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of trees, shortest first, in batches whose padded size (rows times the longest) stays within ``budget``."""
+    """Indices of trees, shortest first, in batches whose padded size (rows times the longest) stays within
+    ``budget``."""
     chosen: list[int] = []
     for t in sorted(range(len(lengths)), key=lambda t: (lengths[t], t)):
         if chosen and (len(chosen) + 1) * lengths[t] > budget:

@@ -10,8 +10,9 @@ import torch
 
 
 class PeakMemory:
-    """``bytes`` after the block is the peak within it. On a CPU it is the resident set of the whole process: Linux resets
-    its high-water mark when asked; where that is refused ``since`` says that the figure counts from the process's start."""
+    """``bytes`` after the block is the peak within it. On a CPU it is the resident set of the whole process: Linux
+    resets its high-water mark when asked; where that is refused ``since`` says that the figure counts from the
+    process's start."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from rosepo_bench import store
 from rosepo_bench.config import ModelConfig
@@ -16,16 +16,17 @@ from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.tokens import Encoder
 from rosepo_bench.errors import UserError
 
-# Decoders with absolute or rotary positions, full causal attention and a plain linear head: for these the tests show that
-# a forest gives the log-probs and gradients of separate rows.
+# Decoders with absolute or rotary positions, full causal attention and a plain linear head: for these the tests show
+# that a forest gives the log-probs and gradients of separate rows.
 SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass
 class LanguageModel:
-    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted."""
+    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is
+    adapted."""
 
-    network: nn.Module
+    network: Any
     encoder: Encoder
     context: int
     device: torch.device
@@ -112,8 +113,8 @@ def refuse_unsuitable(config: Any) -> None:
     kind = config.model_type
     if kind not in SUPPORTED:
         raise UserError(
-            f"model type {kind!r} is not supported: the token forest is shown to be exact for {', '.join(SUPPORTED)} only "
-            "(state-space models, sliding windows and soft-capped logits would be wrong)"
+            f"model type {kind!r} is not supported: the token forest is shown to be exact for {', '.join(SUPPORTED)} "
+            "only (state-space models, sliding windows and soft-capped logits would be wrong)"
         )
     windowed = any(layer != "full_attention" for layer in getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
@@ -124,7 +125,7 @@ def refuse_unsuitable(config: Any) -> None:
         )
 
 
-def _tiny(config: ModelConfig, encoder: Encoder) -> nn.Module:
+def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if config.hidden % config.heads or (config.hidden // config.heads) % 2:
@@ -139,12 +140,12 @@ def _tiny(config: ModelConfig, encoder: Encoder) -> nn.Module:
         tie_word_embeddings=True,
         bos_token_id=encoder.begin[0],
         eos_token_id=encoder.end,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # type: ignore[call-arg]  # taken by the base class
     )
     return LlamaForCausalLM(shape).to(getattr(torch, config.dtype))
 
 
-def _pretrained(config: ModelConfig) -> nn.Module:
+def _pretrained(config: ModelConfig) -> Any:
     from transformers import AutoModelForCausalLM
 
     name = pretrained_name(config.name)
@@ -161,7 +162,7 @@ def _pretrained(config: ModelConfig) -> nn.Module:
         raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
 
 
-def _adapted(network: nn.Module, config: ModelConfig) -> nn.Module:
+def _adapted(network: Any, config: ModelConfig) -> Any:
     from peft import LoraConfig, inject_adapter_in_model
 
     lora = LoraConfig(

@@ -1,12 +1,12 @@
 """Prompts: one versioned template a kind of data, history first, joined as token ids.
 
-A title is tokenised alone and closed by the end token, wherever it stands; prompt and response are then concatenations of
-the same ids, and the response to one prompt is the continuation of the next.
+A title is tokenised alone and closed by the end token, wherever it stands; prompt and response are then concatenations
+of the same ids, and the response to one prompt is the continuation of the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from rosepo_bench.seeds import digest
 
 @dataclass(frozen=True)
 class Template:
-    """The text around titles. ``header`` stands before the history; with candidates in the prompt, ``candidates`` stands
-    before their list and ``answer`` before the response."""
+    """The text around titles. ``header`` stands before the history; with candidates in the prompt, ``candidates``
+    stands before their list and ``answer`` before the response."""
 
     name: str
     version: int
@@ -69,7 +69,7 @@ class Prompter:
             raise UserError(f"item {number}: the title {title!r} tokenises to nothing; give the item a title")
         return np.array([*ids, encoder.end], dtype=np.int32)
 
-    def prompt(self, items: Sequence[int], candidates: Sequence[int] | None = None) -> np.ndarray:
+    def prompt(self, items: Iterable[int], candidates: Iterable[int] | None = None) -> np.ndarray:
         """The ids of a prompt over the history ``items``, oldest first (all of them: the caller cuts the window)."""
         parts = [self.header, *(self.titles[item] for item in items)]
         if self.with_candidates:

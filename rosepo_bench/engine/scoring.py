@@ -44,7 +44,8 @@ def title_logps(
     if not np.isfinite(result).all():
         bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
         raise UserError(
-            f"{label}: the log-probs of example {bad} (user {examples.user[bad]}) are not finite; the model has diverged"
+            f"{label}: the log-probs of example {bad} (user {examples.user[bad]}) are not finite; "
+            "the model has diverged"
         )
     return result
 

@@ -30,8 +30,8 @@ def train_sft(
     checkpoint_seconds: float,
     label: str,
 ) -> FitReport:
-    """Trains ``model`` on the training steps ``[0, train_end[u])`` of all users, cut into windows of ``window`` items whose
-    trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
+    """Trains ``model`` on the training steps ``[0, train_end[u])`` of all users, cut into windows of ``window`` items
+    whose trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
     schedule_of_batches = plan_batches(train_end, config, window=window, seed=seed)
 
     def backward(step: int) -> float:

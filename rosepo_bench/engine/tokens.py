@@ -30,8 +30,11 @@ class TinyEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.begin = (tokenizer.token_to_id(BEGIN),)
-        self.end = int(tokenizer.token_to_id(END))
+        begin, end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
+        assert begin is not None, "train_tiny puts it in"
+        assert end is not None, "train_tiny puts it in"
+        self.begin: tuple[int, ...] = (begin,)
+        self.end: int = end
         self.size = tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:

@@ -69,8 +69,8 @@ def fit(
 
     ``backward(step)`` accumulates the gradient of optimizer step ``step`` and returns its loss; what it reads must be a
     function of ``step`` alone, so that a run killed anywhere goes on from ``checkpoint`` with the same numbers. torch's
-    global generator (dropout) starts at ``seed`` and travels in the checkpoint. A loss that is not finite stops training
-    with an error.
+    global generator (dropout) starts at ``seed`` and travels in the checkpoint. A loss that is not finite stops
+    training with an error.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=schedule.lr, weight_decay=schedule.weight_decay)
@@ -121,9 +121,7 @@ def _step(
     return loss
 
 
-def _save(
-    path: Path, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: _State
-) -> None:
+def _save(path: Path, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: _State) -> None:
     tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()

@@ -60,14 +60,9 @@ class Metric:
 
 
 def _registry() -> dict[str, Metric]:
-    hits = [
-        Metric(f"hr@{k}", k, hit_ratio, f"share of users whose target is among the first {k}")
-        for k in (1, 5, 10)
-    ]
+    hits = [Metric(f"hr@{k}", k, hit_ratio, f"share of users whose target is among the first {k}") for k in (1, 5, 10)]
     gains = [
-        Metric(
-            f"ndcg@{k}", k, ndcg, f"mean of 1/log2(1 + rank) where the target is among the first {k}, else 0"
-        )
+        Metric(f"ndcg@{k}", k, ndcg, f"mean of 1/log2(1 + rank) where the target is among the first {k}, else 0")
         for k in (5, 10)
     ]
     return {metric.name: metric for metric in hits + gains}

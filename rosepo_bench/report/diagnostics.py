@@ -45,8 +45,7 @@ def throughput(section: Section) -> str:
     for name, records in section.methods.items():
         speed = [record["throughput"] for record in records]
         rates = [
-            mean(one[rate] for one in speed)
-            for rate in ("training_tokens_per_s", "pairs_per_s", "scoring_users_per_s")
+            mean(one[rate] for one in speed) for rate in ("training_tokens_per_s", "pairs_per_s", "scoring_users_per_s")
         ]
         memory = max(one["peak_memory_bytes"] for one in speed) / 2**20
         seconds = [mean(one["seconds"].get(stage) for one in speed) for stage in ("training", "scoring")]
@@ -71,9 +70,7 @@ def preference(section: Section) -> str:
     for name, records in _having(section, "preference").items():
         found = [record["preference"] for record in records]
         settings = [distinct(one[key] for one in found) for key in ("sampler", "loss", "beta")]
-        accuracy = [
-            interval(pooled(one["margin_accuracy"][when] for one in found)) for when in ("before", "after")
-        ]
+        accuracy = [interval(pooled(one["margin_accuracy"][when] for one in found)) for when in ("before", "after")]
         changed = mean(one["changed_top"]["share"] for one in found)
         rows.append(
             [
@@ -102,20 +99,22 @@ PREFERENCE_CAPTION = paragraph(
 
 def oracle(section: Section) -> str:
     """The oracle's accuracy and calibration; empty where no method has one."""
-    rows = []
+    rows: list[list[str]] = []
     for name, records in _having(section, "oracle").items():
         found = [record["oracle"] for record in records]
-        sampler = (
-            distinct(record["preference"]["sampler"] for record in records if record["preference"]) or NONE
-        )
-        accuracy = interval(pooled(one["accuracy"] for one in found))
-        gaps = (number(mean(one[key] for one in found)) for key in ("epsilon_gap", "epsilon_gap_without_folds"))
-        rows.append([escape(name), sampler, accuracy, _by_kind(found), *gaps])
+        if not rows:  # the oracle itself, on pairs that no method chose
+            tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
+            accuracy = f"uniform {interval(pooled(one['accuracy'] for one in found))} (τ {tau})"
+            rows.append(["the oracle", accuracy, *_gaps([one["uniform"] for one in found])])
+        rows.append([escape(name), _by_kind(found), *_gaps(found)])
     if not rows:
         return ""
-    header = ["method", "sampler", "accuracy, uniform", "accuracy and τ by kind of pair"]
-    header += ["ε gap, cross-fitted", "ε gap, without folds"]
-    return table(header, rows, left=["method", "sampler", "accuracy and τ by kind of pair"])
+    header = ["pairs of", "accuracy and τ by kind of pair", "ε gap, cross-fitted", "ε gap, without folds"]
+    return table(header, rows, left=header[:2])
+
+
+def _gaps(found: list[dict[str, Any]]) -> list[str]:
+    return [number(mean(one[key] for one in found)) for key in ("epsilon_gap", "epsilon_gap_without_folds")]
 
 
 def _by_kind(found: list[dict[str, Any]]) -> str:
@@ -130,17 +129,16 @@ def _by_kind(found: list[dict[str, Any]]) -> str:
 
 
 ORACLE_CAPTION = paragraph(
-    "Accuracy: on held-out pairs in random orientation, where guessing gives 0.5; of uniformly drawn rejected items, and",
-    "of each kind that the method trains on, with the temperature fitted there. ε gap: mean ε of the validation pairs",
-    "minus that of the training pairs; an oracle that has memorised its training pairs (without folds) shows a wide one.",
+    "Accuracy: on held-out pairs in random orientation, where guessing gives 0.5, with the temperature fitted there;",
+    "first of uniformly drawn rejected items, then of each kind that a method trains on. ε gap: mean ε of the",
+    "validation pairs minus that of the training pairs; an oracle that has memorised its training pairs (without",
+    "folds) shows a wide one.",
 )
 
 
 def _having(section: Section, part: str) -> dict[str, list[Record]]:
     """The methods whose records have ``part``, with those records."""
-    found = (
-        (name, [record for record in records if record[part]]) for name, records in section.methods.items()
-    )
+    found = ((name, [record for record in records if record[part]]) for name, records in section.methods.items())
     return {name: records for name, records in found if records}
 
 

@@ -56,9 +56,14 @@ def _cells(record: Record) -> Iterator[Cell]:
         yield "oracle_accuracy", found["accuracy"]
         for name in ("epsilon_gap", "epsilon_gap_without_folds"):
             yield f"oracle_{name}", {"value": found[name]}
+            yield f"oracle_{name}_uniform", {"value": found["uniform"][name]}
+        yield "oracle_tau_uniform", {"value": found["uniform"]["tau"]}
         for kind, fit in found["temperatures"].items():
             yield f"oracle_tau_{kind}", {"value": fit["tau"]}
-            yield f"oracle_accuracy_{kind}", {name: fit["accuracy" if name == "value" else name] for name in ENDS}
+            yield (
+                f"oracle_accuracy_{kind}",
+                {name: fit["accuracy" if name == "value" else name] for name in ENDS},
+            )
 
 
 def _overall(section: Section, method: str) -> Iterator[Cell]:

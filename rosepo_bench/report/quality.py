@@ -25,9 +25,7 @@ NO_EFFECT = 0.01
 """A preference method that changed the first item of fewer users is noted as one without effect."""
 
 DRAWS = {"candidates": "the others drawn uniformly"}
-SYNTHETIC = (
-    "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
-)
+SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
 
 def heading(section: Section) -> str:

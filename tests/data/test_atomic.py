@@ -14,10 +14,7 @@ from rosepo_bench.errors import UserError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-ITEMS = (
-    ITEM
-    + "a\tToy Story\t1995\tAnimation Comedy\nb\tLand III (1995)\tV\tDrama\nc\tunkonwn\tunkonwn\tunknown\n"
-)
+ITEMS = ITEM + "a\tToy Story\t1995\tAnimation Comedy\nb\tLand III (1995)\tV\tDrama\nc\tunkonwn\tunkonwn\tunknown\n"
 
 
 def write(folder: Path, inter: str, item: str = ITEMS) -> Path:
@@ -42,9 +39,7 @@ def test_columns_are_found_by_name_and_years_appended_where_they_are_years(tmp_p
 
 @pytest.mark.parametrize("title", atomic.TITLES)
 def test_each_known_title_column_serves(tmp_path: Path, title: str) -> None:
-    prefix = write(
-        tmp_path, INTER + "u\ta\t3\t881250949\n", f"brand:token\t{title}:token\titem_id:token\nx\tOne\ta\n"
-    )
+    prefix = write(tmp_path, INTER + "u\ta\t3\t881250949\n", f"brand:token\t{title}:token\titem_id:token\nx\tOne\ta\n")
     assert read(prefix).titles == ("One",)
 
 

@@ -21,9 +21,7 @@ def make(users: int = 2000, items: int = 300, seed: int = 0, name: str = "tiny")
     rng = np.random.default_rng(seed)
     popularity = 1 / np.arange(1, items + 1)
     histories = tuple(
-        rng.choice(items, rng.integers(3, 12), replace=False, p=popularity / popularity.sum()).astype(
-            np.int32
-        )
+        rng.choice(items, rng.integers(3, 12), replace=False, p=popularity / popularity.sum()).astype(np.int32)
         for _ in range(users)
     )
     return Dataset(
@@ -59,9 +57,7 @@ def test_lists_hold_the_target_once_and_nothing_that_the_user_knows(part: candid
 
 
 def test_training_lists_follow_the_steps_that_are_asked_for() -> None:
-    steps = [
-        list(range(max(1, end - 2), end)) if user % 2 else [] for user, end in enumerate(SPLIT.train_end)
-    ]
+    steps = [list(range(max(1, end - 2), end)) if user % 2 else [] for user, end in enumerate(SPLIT.train_end)]
     examples = candidates.draw(DATA, SPLIT, "train", seed=0, steps=steps)
     pairs = list(zip(examples.user.tolist(), examples.step.tolist(), strict=True))
     assert pairs == [(user, step) for user, own in enumerate(steps) for step in own]
@@ -159,9 +155,7 @@ def test_without_histories_a_uniform_world_gives_nothing_away() -> None:
 
 def test_lists_are_the_same_again_and_others_for_another_seed_part_name_or_split() -> None:
     first = candidates.draw(DATA, SPLIT, "test", seed=0)
-    assert candidates.content_hash(candidates.draw(DATA, SPLIT, "test", seed=0)) == candidates.content_hash(
-        first
-    )
+    assert candidates.content_hash(candidates.draw(DATA, SPLIT, "test", seed=0)) == candidates.content_hash(first)
     same_targets = replace(SPLIT, validation=SPLIT.test)
     others = [
         candidates.draw(DATA, SPLIT, "test", seed=1),
@@ -206,13 +200,9 @@ def test_users_without_a_target_have_no_list() -> None:
 
 def test_too_few_items_name_the_user_and_the_numbers() -> None:
     small = make(users=30, items=24, seed=3)
-    with pytest.raises(
-        UserError, match=r"user \d+ has met \d+ of 24 items .* \d+ are left, 19 negatives are needed"
-    ):
+    with pytest.raises(UserError, match=r"user \d+ has met \d+ of 24 items .* \d+ are left, 19 negatives are needed"):
         candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0)
-    check_lists(
-        small, candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0, size=8), 8
-    )
+    check_lists(small, candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0, size=8), 8)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +217,7 @@ def test_too_few_items_name_the_user_and_the_numbers() -> None:
         ("train", {"steps": [[]] * 1999 + [[11]]}, "user 1999 has no training target .* at step 11"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
-    part: candidates.Part, options: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_drawn_is_refused(part: candidates.Part, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         candidates.draw(DATA, SPLIT, part, seed=0, **options)  # type: ignore[arg-type]
 

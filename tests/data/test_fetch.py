@@ -91,9 +91,7 @@ def test_a_truncated_or_corrupt_archive_leaves_no_folder(tmp_path: Path, cut: in
 
 def test_an_archive_without_the_members_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lacks set/more"):
-        fetch.unpack(
-            replace(ARCHIVE, members={"set/more": "more"}), make_zip(tmp_path / "set.zip"), tmp_path / "out"
-        )
+        fetch.unpack(replace(ARCHIVE, members={"set/more": "more"}), make_zip(tmp_path / "set.zip"), tmp_path / "out")
 
 
 def test_a_download_is_checked_before_it_gets_its_name(tmp_path: Path) -> None:
@@ -129,9 +127,7 @@ def test_a_connection_that_breaks_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_pip_gets_a_wheel_that_is_checked_and_never_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pip_gets_a_wheel_that_is_checked_and_never_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:

@@ -27,10 +27,7 @@ ML100K = {
 
 
 def counts(dataset: Dataset) -> dict[str, tuple[int, int, int]]:
-    return {
-        step: (count["users"], count["items"], count["interactions"])
-        for step, count in dataset.counts.items()
-    }
+    return {step: (count["users"], count["items"], count["interactions"]) for step, count in dataset.counts.items()}
 
 
 def check_invariants(dataset: Dataset, core: int) -> None:

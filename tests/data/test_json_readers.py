@@ -35,9 +35,7 @@ BOOK = {
     "title": "The Hunger Games (The Hunger Games, #1)",
     "title_without_series": "The Hunger Games",
     "publication_year": "2008",
-    "popular_shelves": [
-        {"count": "9", "name": name} for name in ("to-read", "dystopia", "owned", "young-adult")
-    ],
+    "popular_shelves": [{"count": "9", "name": name} for name in ("to-read", "dystopia", "owned", "young-adult")],
 }
 
 

@@ -43,9 +43,7 @@ def test_100k_joins_users_titles_and_genres_in_file_order(tmp_path: Path) -> Non
 
 def test_1m_splits_at_double_colons_and_keeps_single_ones_in_titles(tmp_path: Path) -> None:
     movies = "10::Star Wars: Episode IV (1977)::Action|Sci-Fi\n2::Les Misérables (1998)::Drama\n"
-    raw = movielens.read_1m(
-        write(tmp_path, "1::10::5::978300760\n1::2::3::978302109\n", movies, "latin-1"), SOURCE
-    )
+    raw = movielens.read_1m(write(tmp_path, "1::10::5::978300760\n1::2::3::978302109\n", movies, "latin-1"), SOURCE)
     assert rows(raw) == [
         ("1", "Star Wars: Episode IV (1977)", 978300760),
         ("1", "Les Misérables (1998)", 978302109),
@@ -54,12 +52,8 @@ def test_1m_splits_at_double_colons_and_keeps_single_ones_in_titles(tmp_path: Pa
 
 
 def test_csv_reads_quoted_titles_and_leaves_trailing_columns_alone(tmp_path: Path) -> None:
-    movies = (
-        'movieId,title,genres\n31,"American President, The (1995)",Comedy|Romance\n9,Solo,(no genres listed)'
-    )
-    ratings = (
-        "userId,movieId,rating,timestamp,,,,\n1,31,2.5,1260759144,,,,\n2,9,3,1260759185,,3.450819672,,3.5\n"
-    )
+    movies = 'movieId,title,genres\n31,"American President, The (1995)",Comedy|Romance\n9,Solo,(no genres listed)'
+    ratings = "userId,movieId,rating,timestamp,,,,\n1,31,2.5,1260759144,,,,\n2,9,3,1260759185,,3.450819672,,3.5\n"
     raw = movielens.read_csv(write(tmp_path, ratings, movies), SOURCE)
     assert rows(raw) == [("1", "American President, The (1995)", 1260759144), ("2", "Solo", 1260759185)]
     assert raw.genres == ((), ("Comedy", "Romance"))

@@ -18,9 +18,7 @@ SOURCE = Source("tiny", "real")
 def raw_of(rows: list[tuple[int, int, int]], titles: list[str]) -> RawInteractions:
     user, item, time = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     names = tuple(f"u{index}" for index in range(int(user.max()) + 1))
-    return RawInteractions(
-        SOURCE, user, item, time, names, tuple(titles), tuple((title,) for title in titles)
-    )
+    return RawInteractions(SOURCE, user, item, time, names, tuple(titles), tuple((title,) for title in titles))
 
 
 def dataset_of(times: list[list[int]]) -> Dataset:
@@ -37,9 +35,7 @@ def dataset_of(times: list[list[int]]) -> Dataset:
 
 def plainly(raw: RawInteractions, core: int, shortest: int) -> dict[str, list[str]]:
     """The same preparation in slow, obvious Python: titles of each user's history."""
-    events = sorted(
-        zip(raw.user.tolist(), raw.time.tolist(), range(len(raw.user)), raw.item.tolist(), strict=True)
-    )
+    events = sorted(zip(raw.user.tolist(), raw.time.tolist(), range(len(raw.user)), raw.item.tolist(), strict=True))
     kept: list[tuple[int, str]] = []
     for user, _, _, item in events:
         if (user, raw.titles[item]) not in kept:
@@ -51,9 +47,7 @@ def plainly(raw: RawInteractions, core: int, shortest: int) -> dict[str, list[st
             if good == kept:
                 break
             kept = good
-    return {
-        raw.user_ids[user]: [t for u, t in kept if u == user] for user in dict.fromkeys(u for u, _ in kept)
-    }
+    return {raw.user_ids[user]: [t for u, t in kept if u == user] for user in dict.fromkeys(u for u, _ in kept)}
 
 
 @pytest.mark.parametrize("kind", ["leave_one_out", "temporal"])
@@ -61,9 +55,7 @@ def plainly(raw: RawInteractions, core: int, shortest: int) -> dict[str, list[st
 @pytest.mark.parametrize("seed", range(3))
 def test_preparation_agrees_with_plain_python(seed: int, core: int, kind: sequences.Kind) -> None:
     rng = np.random.default_rng(seed)
-    rows = [
-        tuple(row) for row in np.stack([rng.integers(0, high, 300) for high in (40, 25, 9)], axis=1).tolist()
-    ]
+    rows = [tuple(row) for row in np.stack([rng.integers(0, high, 300) for high in (40, 25, 9)], axis=1).tolist()]
     raw = raw_of(rows, [f"t{index // 2}" if index < 8 else f"t{index}" for index in range(25)])
     expected = plainly(raw, core, 3 if kind == "leave_one_out" else 1)
     assert expected, "a case without anybody would test nothing"
@@ -155,9 +147,7 @@ def test_a_temporal_target_needs_a_history_and_stays_on_its_side_of_the_dates() 
     split = sequences.split(dataset, "temporal")
     flat = np.sort(np.concatenate(dataset.times))
     first, second = flat[int(0.8 * len(flat))], flat[int(0.9 * len(flat))]
-    for own, end, validation, test in zip(
-        dataset.times, split.train_end, split.validation, split.test, strict=True
-    ):
+    for own, end, validation, test in zip(dataset.times, split.train_end, split.validation, split.test, strict=True):
         assert end == (own < first).sum()
         between = [p for p in range(1, len(own)) if first <= own[p] < second]
         after = [p for p in range(1, len(own)) if own[p] >= second]

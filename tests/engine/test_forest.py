@@ -148,12 +148,20 @@ def test_one_line_mask_is_ancestry() -> None:
 
 def test_shared_tokens_are_one_node() -> None:
     prompt = np.array([1, 2, 3])
-    tree = build([(prompt, np.array([4, 5])), (prompt, np.array([4, 6])), (np.array([1, 2]), np.array([3, 9]))], context=9)
-    assert tree.tokens.tolist() == [1, 2, 3, 4, 5, 6, 9]
-    assert tree.depth.tolist() == [0, 1, 2, 3, 4, 4, 3]
-    assert tree.end.tolist() == [7, 7, 7, 6, 5, 6, 7]
+    tree = build(
+        [(prompt, np.array([4, 5, 7])), (prompt, np.array([4, 6, 7])), (np.array([1, 2]), np.array([3, 9]))],
+        context=9,
+    )
+    assert tree.tokens.tolist() == [1, 2, 3, 4, 5, 6]  # last tokens are targets, no nodes
+    assert tree.depth.tolist() == [0, 1, 2, 3, 4, 4]
+    assert tree.end.tolist() == [6, 6, 6, 6, 5, 6]
+    assert sorted(zip(tree.sequence.tolist(), tree.target.tolist(), strict=True)) == [
+        *((0, 4), (0, 5), (0, 7)),
+        *((1, 4), (1, 6), (1, 7)),
+        *((2, 3), (2, 9)),
+    ]
     # What predicts the shared first response token is projected once.
-    assert len(collate([tree]).rows) == len(set(tree.node.tolist())) == 3
+    assert len(collate([tree]).rows) == len(set(tree.node.tolist())) == 5
 
 
 def test_a_window_of_steps_is_one_trunk() -> None:
@@ -161,7 +169,7 @@ def test_a_window_of_steps_is_one_trunk() -> None:
     header = np.array([0, 1])
     steps = [(np.concatenate([header, *titles[:k]]), titles[k]) for k in range(5)]
     tree = build(steps, context=64)
-    assert tree.tokens.tolist() == np.concatenate([header, *titles]).tolist()
+    assert tree.tokens.tolist() == np.concatenate([header, *titles])[:-1].tolist()
     assert (tree.end == len(tree)).all()
 
 
@@ -185,7 +193,11 @@ def test_batches_hold_every_tree_once_within_the_budget() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "response", "message"),
-    [([], [1], "at least one token"), ([1], [], "at least one token"), ([1] * 60, [2] * 9, "longer than the model's")],
+    [
+        ([], [1], "at least one token"),
+        ([1], [], "at least one token"),
+        ([1] * 60, [2] * 9, "longer than the model's"),
+    ],
 )
 def test_impossible_sequences_are_refused(prompt: list[int], response: list[int], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -198,7 +210,11 @@ def test_impossible_sequences_are_refused(prompt: list[int], response: list[int]
         ("mamba", {}, "'mamba' is not supported"),
         ("gemma2", {}, "'gemma2' is not supported"),
         ("mistral", {"sliding_window": 32}, "sliding window of 32"),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}, "sliding window"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0},
+            "sliding window",
+        ),
     ],
 )
 def test_models_the_mask_is_wrong_for_are_refused(kind: str, settings: dict[str, object], message: str) -> None:

@@ -48,7 +48,8 @@ def oracle() -> dict[str, Any]:
     accuracy = statistics.wilson(600, 1000).as_dict()
     fit = {"tau": 1.234, "accuracy": 0.58, "low": 0.55, "high": 0.61, "n": 1000}
     gaps = {"epsilon_gap": 0.012, "epsilon_gap_without_folds": 0.171}
-    return {"accuracy": accuracy, "temperatures": {"self_hard": fit}, **gaps}
+    uniform = {"tau": 0.9, "epsilon_gap": 0.005, "epsilon_gap_without_folds": 0.061}
+    return {"accuracy": accuracy, "uniform": uniform, "temperatures": {"self_hard": fit}, **gaps}
 
 
 def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: Any) -> Json:

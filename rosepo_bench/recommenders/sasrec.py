@@ -1,0 +1,229 @@
+"""SASRec (Kang and McAuley, arXiv 1808.09781): a small causal transformer over item ids.
+
+Two deliberate differences from the paper. The loss is the full softmax cross-entropy over the catalogue, so
+that a score is log p(item | history) up to a constant of the history: the preference oracle needs differences
+with that meaning. And windows start at position 0 and are padded on the right, so that causal attention alone
+keeps padding out of every real position.
+
+Items are 0-based indices outside and 1-based inside, where 0 pads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from rosepo_bench.config import SASRecConfig
+from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.errors import UserError
+from rosepo_bench.seeds import derive, generator
+
+SCORING_TOKENS = 16384
+
+
+class Block(nn.Module):
+    """Self-attention and a point-wise feed-forward net, each behind a layer norm and a residual (section
+    3.2)."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.attention_norm = nn.LayerNorm(config.hidden)
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        self.forward_norm = nn.LayerNorm(config.hidden)
+        self.up = nn.Linear(config.hidden, config.hidden)
+        self.down = nn.Linear(config.hidden, config.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, D]`` to ``[B, T, D]``; position t reads positions up to t."""
+        rate = self.dropout if self.training else 0.0
+        batch, length, hidden = x.shape
+        heads = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], dropout_p=rate, is_causal=True)
+        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, hidden)), rate, self.training)
+        return x + F.dropout(self.down(F.relu(self.up(self.forward_norm(x)))), rate, self.training)
+
+
+class SASRec(nn.Module):
+    """Histories of 1-based item ids to a hidden row a position; ``logits`` turns rows into scores of all
+    items."""
+
+    def __init__(self, items: int, config: SASRecConfig) -> None:
+        super().__init__()
+        if config.hidden % config.heads:
+            raise UserError(f"sasrec.hidden = {config.hidden} is not a multiple of sasrec.heads = {config.heads}")
+        self.items, self.config = items, config
+        self.item = nn.Embedding(items + 1, config.hidden, padding_idx=0)
+        self.position = nn.Embedding(config.length, config.hidden)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.hidden)
+        self.bias = nn.Parameter(torch.zeros(items))
+        nn.init.normal_(self.item.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids`` int64 ``[B, T]``, 0 on the right pads; hidden rows ``[B, T, D]``, meaningless where
+        padded."""
+        x = self.item(ids) * math.sqrt(self.config.hidden) + self.position.weight[: ids.shape[1]]
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[N, D]`` to ``[N, items]``: the head is the item table (tied, as in the paper) with a bias an
+        item."""
+        return F.linear(hidden, self.item.weight[1:], self.bias)
+
+
+def windows(sequences: Sequence[IntArray], length: int) -> list[IntArray]:
+    """Training windows of at most ``length`` + 1 items. Neighbours share one item, so every item but a user's
+    first is predicted exactly once; the window that is cut short is the earliest one, so the last has the
+    most context."""
+    cut: list[IntArray] = []
+    for sequence in sequences:
+        for end in range(len(sequence), 1, -length):
+            cut.append(sequence[max(0, end - length - 1) : end])
+    return cut
+
+
+def epoch_batches(lengths: IntArray, batch: int, seed: int, epoch: int) -> list[IntArray]:
+    """Indices of the windows of each step of one epoch: windows of like length together (little padding),
+    which ones and in which order drawn from ``seed`` and ``epoch`` alone."""
+    draw = generator(seed, "sasrec", "epoch", epoch)
+    shuffled = draw.permutation(len(lengths))
+    ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    steps = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+    return [steps[index] for index in draw.permutation(len(steps))]
+
+
+def pad(histories: Sequence[IntArray]) -> Tensor:
+    """int64 ``[n, longest]`` of 1-based ids, 0 on the right."""
+    ids = np.zeros((len(histories), max(len(history) for history in histories)), dtype=np.int64)
+    for row, history in enumerate(histories):
+        ids[row, : len(history)] = np.asarray(history) + 1
+    return torch.from_numpy(ids)
+
+
+def window_loss(model: SASRec, ids: Tensor) -> Tensor:
+    """Mean cross-entropy over the next items of right-padded windows ``ids`` ``[B, T + 1]``."""
+    targets = ids[:, 1:]
+    real = targets > 0
+    return F.cross_entropy(model.logits(model(ids[:, :-1])[real]), targets[real] - 1)
+
+
+def _backward(model: SASRec, cut: list[IntArray], batch: int, seed: int) -> Callable[[int], float]:
+    """The loss of step k, a pure function of (seed, k): an epoch's order is drawn again after a resume."""
+    lengths = np.array([len(window) for window in cut])
+    per_epoch = -(-len(cut) // batch)
+    order: dict[int, list[IntArray]] = {}
+
+    def backward(step: int) -> float:
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in order:
+            order.clear()
+            order[epoch] = epoch_batches(lengths, batch, seed, epoch)
+        loss = window_loss(model, pad([cut[index] for index in order[epoch][place]]))
+        loss.backward()
+        return float(loss.detach())
+
+    return backward
+
+
+def train(
+    sequences: Sequence[IntArray],
+    items: int,
+    config: SASRecConfig,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 15.0,
+    label: str = "sasrec",
+) -> SASRec:
+    """Trains on the training parts of the users' histories (0-based items). With ``checkpoint`` an
+    interrupted training goes on where it was. Raises UserError where no history has two items."""
+    from rosepo_bench.engine.training import Schedule, fit
+
+    cut = windows(sequences, config.length)
+    if not cut:
+        raise UserError(f"{label}: no training history has two items; lower dataset.core or give more data")
+    with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
+        torch.manual_seed(derive(seed, "sasrec", "weights"))
+        model = SASRec(items, config)
+    steps = config.epochs * -(-len(cut) // config.batch)
+    fit(
+        model,
+        _backward(model, cut, config.batch, seed),
+        Schedule(steps=steps, lr=config.lr),
+        seed=derive(seed, "sasrec", "dropout"),
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        label=label,
+    )
+    return model.eval()
+
+
+@torch.inference_mode()
+def catalogue_scores(model: SASRec, histories: Sequence[IntArray]) -> FloatArray:
+    """float32 ``[n, items]``: log p(item | history) up to a constant of the row. A history may not be empty;
+    only its last ``config.length`` items are read."""
+    assert all(len(history) for history in histories), "SASRec scores no empty history"
+    model.eval()
+    recent = [history[-model.config.length :] for history in histories]
+    lengths = np.array([len(history) for history in recent], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    found = np.empty((len(recent), model.items), dtype=np.float32)
+    rows = max(1, SCORING_TOKENS // model.config.length)
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        hidden = model(pad([recent[row] for row in chosen]))
+        last = hidden[torch.arange(len(chosen)), torch.from_numpy(lengths[chosen] - 1)]
+        found[chosen] = model.logits(last).numpy()
+    return found
+
+
+def scores(model: SASRec, histories: Sequence[IntArray], candidates: IntArray) -> FloatArray:
+    """float32 ``[n, m]``: the scores of ``candidates`` ``[n, m]`` (0-based), as in `catalogue_scores`."""
+    assert len(histories) == len(candidates), "one row of candidates a history"
+    step = 1024  # bounds the n x items array of a large catalogue
+    parts = [
+        np.take_along_axis(
+            catalogue_scores(model, histories[start : start + step]), candidates[start : start + step], 1
+        )
+        for start in range(0, len(histories), step)
+    ]
+    return np.concatenate(parts) if parts else np.empty(candidates.shape, dtype=np.float32)
+
+
+def save(model: SASRec, path: Path) -> None:
+    """Weights and configuration in one safetensors file, atomically."""
+    from rosepo_bench import store
+
+    metadata = {"kind": "sasrec", "items": str(model.items), "config": model.config.model_dump_json()}
+    store.write_bytes(path, serialise(model.state_dict(), metadata=metadata))
+
+
+def load(path: Path) -> SASRec:
+    """The model that `save` wrote. Raises UserError for any other file."""
+    refusal = UserError(f"{path}: not a SASRec of ours; delete it and run again")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise refusal from error
+    if metadata.get("kind") != "sasrec":
+        raise refusal
+    model = SASRec(int(metadata["items"]), SASRecConfig.model_validate(json.loads(metadata["config"])))
+    model.load_state_dict(weights)
+    return model.eval()

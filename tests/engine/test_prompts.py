@@ -1,0 +1,133 @@
+"""Prompts: joined ids, what is refused, and trees that share what they can."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rosepo_bench.config import SFTConfig
+from rosepo_bench.data.types import Examples
+from rosepo_bench.engine.examples import Window, by_user, grouped, history_starts, sft_windows, window_tree
+from rosepo_bench.engine.prompts import TEMPLATES, Prompter, check_context, template_for
+from rosepo_bench.engine.supervised import plan_batches
+from rosepo_bench.engine.tokens import train_tiny
+from rosepo_bench.errors import UserError
+
+TITLES = [
+    "Iron Harbor (1990)",
+    "Iron Harbor II (1993)",
+    "Glass Orchard (2001)",
+    "Quiet Ember (1987)",
+    "Émile ☂ (2010)",
+]
+TEMPLATE = TEMPLATES["movies"]
+ENCODER = train_tiny([*TITLES, *TEMPLATE.words()], 400)
+
+
+def prompter(candidates: bool = False, history: int = 3) -> Prompter:
+    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates)
+
+
+def test_every_text_survives_the_tokenizer() -> None:
+    for text in [*TITLES, "never seen: ß漢字", " double  spaces "]:
+        assert ENCODER.decode(ENCODER.encode(text)) == text
+
+
+def test_response_continues_the_prompt_of_the_next_step() -> None:
+    made = prompter()
+    joined = np.concatenate([made.prompt([0, 1]), made.response(2)])
+    assert joined.tolist() == made.prompt([0, 1, 2]).tolist()
+    assert made.response(2)[-1] == ENCODER.end
+    assert made.prompt([])[0] == ENCODER.begin[0]
+
+
+def test_candidates_follow_the_history() -> None:
+    made = prompter(candidates=True)
+    text = ENCODER.decode(made.prompt([0], [3, 1]))
+    places = [text.index(part) for part in (TEMPLATE.header, TITLES[0], TEMPLATE.candidates, TITLES[3], TITLES[1])]
+    assert places == sorted(places)
+    assert text.rstrip().endswith(TEMPLATE.answer) or TEMPLATE.answer in text[places[-1] :]
+
+
+def test_a_title_that_tokenises_to_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="item 1: the title '' tokenises to nothing"):
+        Prompter(TEMPLATE, ENCODER, ["Iron Harbor", ""], history=3, candidates=False)
+
+
+def test_a_context_too_short_is_refused_with_what_to_set() -> None:
+    made = prompter()
+    needed = made.longest(20)
+    check_context(made, 20, needed)
+    with pytest.raises(UserError, match=f"can need {needed} tokens, the model's context is {needed - 1}; lower prompt"):
+        check_context(made, 20, needed - 1)
+
+
+def test_longest_bounds_every_prompt() -> None:
+    draw = np.random.default_rng(0)
+    for listed in (False, True):
+        made = prompter(candidates=listed)
+        for _ in range(50):
+            items, rest = draw.permutation(5)[:3], draw.permutation(5)
+            assert len(made.prompt(items, rest)) + max(map(len, made.titles)) <= made.longest(5)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("ml-100k", "movies"), ("steam-australian", "games"), ("goodreads", "books"), ("atomic", "items")],
+)
+def test_templates_by_source(source: str, kind: str) -> None:
+    assert template_for(source).name == kind
+
+
+def examples(user: list[int], step: list[int]) -> Examples:
+    n = len(user)
+    listed = np.tile(np.arange(4, dtype=np.int32), (n, 1))
+    return Examples(np.array(user), np.array(step), np.zeros(n, np.int64), listed, np.zeros(n, np.int64))
+
+
+def test_a_users_prompts_begin_together_and_are_never_empty() -> None:
+    given = examples([0, 0, 0, 4], [5, 6, 7, 2])
+    starts = history_starts(given.user, given.step, 3)
+    assert starts.tolist() == [4, 4, 4, 0]
+    wide = examples([0, 0], [1, 50])
+    assert history_starts(wide.user, wide.step, 3).tolist() == [0, 47]
+    assert [rows.tolist() for rows in by_user(given.user)] == [[0, 1, 2], [3]]
+
+
+def test_a_user_is_one_tree_whatever_the_number_of_steps() -> None:
+    sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
+    given = examples([0, 0, 0], [5, 6, 7])
+    responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
+    (group,) = grouped(prompter(), sequences, given, responses, context=256)
+    assert group.tree.sequences == 6
+    separate = sum(
+        len(prompter().prompt(sequences[0][4:step])) + len(prompter().response(item))
+        for step, row in zip(given.step, responses, strict=True)
+        for item in row
+    )
+    assert len(group.tree) < separate / 2
+
+
+def test_windows_hold_every_training_step_once_an_epoch() -> None:
+    ends = np.array([0, 1, 5, 47])
+    for epoch in range(3):
+        seen = [(w.user, step) for w in sft_windows(ends, 10, seed=1, epoch=epoch) for step in range(w.start, w.stop)]
+        assert sorted(seen) == [(user, step) for user, end in enumerate(ends) for step in range(end)]
+    assert sft_windows(ends, 10, seed=1, epoch=0) == sft_windows(ends, 10, seed=1, epoch=0)
+    assert sft_windows(ends, 10, seed=1, epoch=0) != sft_windows(ends, 10, seed=1, epoch=1)
+
+
+def test_batches_hold_enough_responses_and_whole_epochs() -> None:
+    ends = np.array([30, 12, 25])
+    planned = plan_batches(ends, SFTConfig(epochs=2.0, batch=16), window=10, seed=0)
+    assert all(sum(map(len, batch)) >= 16 for batch in planned[:-1])
+    assert sum(len(window) for batch in planned for window in batch) == 2 * 67
+    half = plan_batches(ends, SFTConfig(epochs=0.5, batch=16), window=10, seed=0)
+    assert 33 <= sum(len(window) for batch in half for window in batch) <= 33 + 10
+
+
+def test_window_tree_trains_on_every_title() -> None:
+    sequence = np.array([0, 1, 2, 3], dtype=np.int32)
+    tree = window_tree(prompter(), sequence, Window(0, 0, 4), context=256)
+    assert tree.target.tolist() == np.concatenate([prompter().response(item) for item in sequence]).tolist()
+    assert len(tree) == len(prompter().prompt(sequence)) - 1  # the last end token predicts nothing, but is a target

@@ -1,0 +1,181 @@
+"""The oracle: no model judges a user it saw, τ is found again, and ε is the formula."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rosepo_bench.config import SASRecConfig
+from rosepo_bench.errors import UserError
+from rosepo_bench.preference import oracle
+from rosepo_bench.recommenders import sasrec
+
+SMALL = SASRecConfig(hidden=16, layers=1, heads=1, dropout=0.0, length=8, epochs=2, lr=1e-2, batch=8)
+
+
+def logistic_pairs(tau: float, n: int = 20000) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs from the model itself: of two items with utilities s/τ and a sampler's law, which is chosen?"""
+    draw = np.random.default_rng(1)
+    first_minus_second, law = draw.normal(0, 3, n), draw.normal(0, 1, n)
+    chosen = draw.random(n) < 1 / (1 + np.exp(-(first_minus_second / tau + law)))
+    sign = np.where(chosen, -1, 1)  # delta and law are those of the rejected item against the chosen one
+    return sign * first_minus_second, sign * law
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 3.0])
+def test_tau_is_found_again(tau: float) -> None:
+    delta, law = logistic_pairs(tau)
+    assert oracle.likeliest_tau(delta, law) == pytest.approx(tau, rel=0.06)
+    fit = oracle.fit_temperature(delta, law, np.zeros(len(delta)), seed=0)
+    assert fit.calibration_error < 0.01
+    assert fit.log_loss < fit.constant_log_loss == pytest.approx(math.log(2))
+    assert not fit.bounded
+
+
+def test_tau_needs_the_law() -> None:
+    """Without the correction the same pairs give another temperature and a worse loss."""
+    delta, law = logistic_pairs(1.0)
+    with_law = oracle.fit_temperature(delta, law, delta, seed=0)
+    without = oracle.fit_temperature(delta, np.zeros_like(law), delta, seed=0)
+    assert without.log_loss > with_law.log_loss + 0.01
+
+
+def test_tau_maximises_the_likelihood_whatever_the_orientation() -> None:
+    delta, law = logistic_pairs(1.4, 300)
+    tau = oracle.likeliest_tau(delta, law)
+
+    def loss(value: float, sign: np.ndarray) -> float:
+        """Mean log-loss of turned pairs, from the definition: label 1 with the probability σ(logit)."""
+        logit, label = sign * (delta / value + law), sign < 0
+        probability = 1 / (1 + np.exp(-logit))
+        return float(-np.mean(np.log(np.where(label, probability, 1 - probability))))
+
+    for seed in range(3):
+        sign = np.where(np.random.default_rng(seed).random(len(delta)) < 0.5, -1.0, 1.0)
+        assert loss(tau, sign) == pytest.approx(loss(tau, -np.ones(len(delta))), rel=1e-12)
+        assert loss(tau, sign) < min(loss(0.98 * tau, sign), loss(1.02 * tau, sign))
+
+
+def test_tau_stays_in_its_range() -> None:
+    right, nothing = np.full(50, -3.0), np.zeros(50)
+    assert oracle.likeliest_tau(right, nothing) == oracle.TAU_RANGE[0]
+    assert oracle.likeliest_tau(-right, nothing) == oracle.TAU_RANGE[1]
+    assert oracle.fit_temperature(-right, nothing, nothing, seed=0).bounded
+
+
+def test_orientation_denies_a_useless_oracle_its_score() -> None:
+    """Scores that tie say nothing: right by chance, where unturned pairs would call every tie right."""
+    nothing = np.zeros(4000)
+    fit = oracle.fit_temperature(nothing, nothing, nothing, seed=0)
+    assert fit.low < 0.5 < fit.high
+    assert fit.popularity_accuracy == pytest.approx(0.5, abs=0.03)
+    assert fit.log_loss == pytest.approx(fit.constant_log_loss)
+
+
+def test_accuracy_and_its_interval() -> None:
+    delta = np.array([-1.0] * 80 + [1.0] * 20)
+    fit = oracle.fit_temperature(delta, np.zeros(100), -delta, seed=4)
+    assert fit.accuracy == 0.8
+    assert fit.popularity_accuracy == 0.2
+    assert (fit.low, fit.high) == pytest.approx((0.7112, 0.8666), abs=1e-4)  # Wilson, 80 of 100
+
+
+def test_epsilon_is_the_formula() -> None:
+    delta, law = np.array([-2.0, 0.0, 3.0, 1.0]), np.array([0.5, -1.0, 0.0, -np.inf])
+    wanted = [1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(1.0)), 0.45, 0.0]
+    np.testing.assert_allclose(oracle.epsilon(delta, law, 2.0, 0.45), wanted, rtol=1e-12)
+    by_pair = oracle.epsilon(delta, law, np.array([2.0, 1.0, 1.0, 1.0]), 0.5)
+    np.testing.assert_allclose(by_pair, [*wanted[:2], 0.5, 0.0], rtol=1e-12)
+    with pytest.raises(AssertionError, match="flips"):
+        oracle.epsilon(delta, law, 1.0, 0.6)
+
+
+def test_summary_and_gap() -> None:
+    values = np.array([0.0, 0.04, 0.05, 0.5, 0.5])
+    found = oracle.summary(values)
+    assert found["counts"] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert found["edges"] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
+    assert (found["mean"], found["sd"]) == pytest.approx((values.mean(), values.std()))
+    assert oracle.gap(np.array([0.3, 0.1]), np.array([0.1, 0.1])) == pytest.approx(0.1)
+
+
+def test_folds_are_even_and_drawn() -> None:
+    fold = oracle.assign_folds(11, 3, seed=0)
+    assert sorted(np.bincount(fold)) == [3, 4, 4]
+    assert (fold != oracle.assign_folds(11, 3, seed=1)).any()
+    with pytest.raises(UserError, match="folds"):
+        oracle.assign_folds(1, 2, seed=0)
+
+
+def users(n: int = 12) -> list[np.ndarray]:
+    """User u's history is recognisable: items 2u and 2u + 1 in turn."""
+    return [np.array([2 * user, 2 * user + 1] * 4, dtype=np.int32) for user in range(n)]
+
+
+def test_no_fold_is_trained_on_its_own_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[int]] = []
+    train = sasrec.train
+
+    def spy(sequences: list[np.ndarray], *rest: object, **more: object) -> sasrec.SASRec:
+        seen.append({int(item) // 2 for sequence in sequences for item in sequence})
+        return train(sequences, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sasrec, "train", spy)
+    fitted = oracle.cross_fit(users(), 24, SMALL, folds=3, seed=0)
+    assert len(seen) == 3
+    for number, trained_on in enumerate(seen):
+        assert trained_on == set(np.flatnonzero(fitted.fold != number).tolist())
+    assert set.union(*seen) == set(range(12))
+
+
+def test_scores_come_from_the_users_own_fold() -> None:
+    fitted = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0)
+    user = np.array([3, 0, 7, 3, 11])
+    histories = [users()[number][:3] for number in user]
+    candidates = np.random.default_rng(0).integers(24, size=(5, 4))
+    found = fitted.scores(user, histories, candidates)
+    for row, number in enumerate(user):
+        model = fitted.models[fitted.fold[number]]
+        alone = sasrec.scores(model, [histories[row]], candidates[[row]])[0]
+        np.testing.assert_allclose(found[row], alone, atol=1e-5)
+    first, second = (sasrec.scores(model, histories, candidates) for model in fitted.models)
+    assert np.abs(first - second).max() > 1e-3, "the folds' models are one"
+
+
+def test_memorised_pairs_show_in_the_gap() -> None:
+    """Random histories: nothing to learn, all to memorise. An oracle that saw a pair is sure of it, a
+    cross-fitted is not."""
+    draw = np.random.default_rng(0)
+    sequences = [draw.integers(30, size=9).astype(np.int32) for _ in range(24)]
+    config = SMALL.model_copy(update={"hidden": 32, "epochs": 60})
+    histories = [sequence[:-1] for sequence in sequences]
+    chosen = np.array([sequence[-1] for sequence in sequences])
+    candidates = np.stack([(chosen + 7) % 30, chosen], axis=1)
+    folded = oracle.cross_fit(sequences, 30, config, folds=2, seed=0).scores(np.arange(24), histories, candidates)
+    unfolded = sasrec.scores(sasrec.train(sequences, 30, config, seed=0), histories, candidates)
+    none = np.zeros(24)
+    sure, unsure = (oracle.epsilon(s[:, 0] - s[:, 1], none, 1.0, 0.5).mean() for s in (unfolded, folded))
+    assert sure < 0.05
+    assert unsure > 0.15
+
+
+def test_interrupted_cross_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0)
+    oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0, folder=tmp_path)
+    (tmp_path / "fold1.safetensors").unlink()
+    trained: list[str] = []
+    train = sasrec.train
+
+    def spy(*arguments: object, **more: object) -> sasrec.SASRec:
+        trained.append(str(more["label"]))
+        return train(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sasrec, "train", spy)
+    again = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0, folder=tmp_path)
+    assert trained == ["oracle 2/2"], "a finished fold was trained again"
+    for one, two in zip(whole.models, again.models, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -1,0 +1,156 @@
+"""SASRec: it learns order, looks only back, and scores the same in any company."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rosepo_bench.config import SASRecConfig
+from rosepo_bench.errors import UserError
+from rosepo_bench.recommenders import sasrec
+from rosepo_bench.store import write_bytes
+
+CONFIG = SASRecConfig(hidden=32, layers=2, heads=2, dropout=0.1, length=10, epochs=30, lr=5e-3, batch=16)
+ITEMS = 12
+
+
+def cycles() -> list[np.ndarray]:
+    """Users walk a ring of items in steps of 1 (even users) or 5 (odd users): one item does not tell which,
+    two do."""
+    lengths = 4 + np.arange(48) % 19
+    return [
+        np.array([(user + (5 if user % 2 else 1) * place) % ITEMS for place in range(length)], dtype=np.int32)
+        for user, length in enumerate(lengths)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model() -> sasrec.SASRec:
+    return sasrec.train(cycles(), ITEMS, CONFIG, seed=0)
+
+
+def test_learns_a_deterministic_cycle(model: sasrec.SASRec) -> None:
+    starts = np.arange(ITEMS)
+    histories = [(start + step * np.arange(5)) % ITEMS for start in starts for step in (1, 5)]
+    wanted = [(start + step * 5) % ITEMS for start in starts for step in (1, 5)]
+    found = sasrec.catalogue_scores(model, histories).argmax(axis=1)
+    assert (found == wanted).mean() > 0.95
+
+
+def test_scores_are_log_probabilities_up_to_a_constant(model: sasrec.SASRec) -> None:
+    """What training minimised is the cross-entropy of the very scores that are given out."""
+    history = cycles()[3][:6]
+    ids = torch.from_numpy(history[None].astype(np.int64) + 1)
+    scores = torch.from_numpy(sasrec.catalogue_scores(model, [history[:-1]]))
+    with torch.no_grad():
+        hidden = model(ids[:, :-1])
+        loss = sum(
+            F.cross_entropy(model.logits(hidden[0, place : place + 1]), ids[0, place + 1 : place + 2] - 1)
+            for place in range(5)
+        )
+        assert float(sasrec.window_loss(model, ids)) == pytest.approx(float(loss) / 5, rel=1e-5)
+        torch.testing.assert_close(scores[0], model.logits(hidden[:, -1])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_company(model: sasrec.SASRec, monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = [sequence[:-1] for sequence in cycles()]
+    candidates = np.random.default_rng(0).integers(ITEMS, size=(len(histories), 5))
+    together = sasrec.scores(model, histories, candidates)
+    monkeypatch.setattr(sasrec, "SCORING_TOKENS", 1)
+    alone = sasrec.scores(model, histories, candidates)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    every = sasrec.catalogue_scores(model, histories)
+    np.testing.assert_allclose(together, np.take_along_axis(every, candidates, 1), atol=1e-5)
+
+
+def test_only_the_last_items_are_read(model: sasrec.SASRec) -> None:
+    history = np.arange(25) % ITEMS
+    long, cut = (sasrec.catalogue_scores(model, [items]) for items in (history, history[-CONFIG.length :]))
+    np.testing.assert_array_equal(long, cut)
+    with pytest.raises(AssertionError, match="empty"):
+        sasrec.catalogue_scores(model, [history[:0]])
+
+
+def test_no_position_sees_the_future(model: sasrec.SASRec) -> None:
+    ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 9, 0]])
+    with torch.no_grad():
+        hidden = model(ids)
+    torch.testing.assert_close(hidden[0, :3], hidden[1, :3])
+    assert not torch.allclose(hidden[0, 3], hidden[1, 3])
+
+
+@pytest.mark.parametrize("length", [2, 3, 10, 50])
+def test_windows_predict_every_item_once(length: int) -> None:
+    sequence = np.arange(23)
+    cut = sasrec.windows([sequence, np.array([7]), np.array([], dtype=np.int64)], length)
+    predicted = sorted(int(item) for window in cut for item in window[1:])
+    assert predicted == list(range(1, 23))
+    assert all(2 <= len(window) <= length + 1 for window in cut)
+    assert all((np.diff(window) == 1).all() for window in cut)
+    assert max(len(window) for window in cut if window[-1] == 22) == min(length + 1, 23), "the last window is full"
+
+
+def test_an_epoch_takes_each_window_once_with_little_padding() -> None:
+    lengths = np.random.default_rng(0).integers(2, 52, size=1000)
+    batches = sasrec.epoch_batches(lengths, 32, seed=0, epoch=3)
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    assert padded < 1.06 * lengths.sum()
+    again, other = (sasrec.epoch_batches(lengths, 32, seed=0, epoch=epoch) for epoch in (3, 4))
+    assert all((one == two).all() for one, two in zip(batches, again, strict=True))
+    assert any((one != two).any() for one, two in zip(batches, other, strict=True) if len(one) == len(two))
+
+
+def weights(seed: int, checkpoint: Path | None = None) -> list[torch.Tensor]:
+    config = CONFIG.model_copy(update={"epochs": 2})
+    trained = sasrec.train(cycles(), ITEMS, config, seed=seed, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    return [parameter.detach() for parameter in trained.parameters()]
+
+
+def test_seed_decides_all_and_no_other_draw() -> None:
+    first = weights(0)
+    torch.manual_seed(123)
+    assert all(torch.equal(one, two) for one, two in zip(first, weights(0), strict=True))
+    assert not all(torch.equal(one, two) for one, two in zip(first, weights(1), strict=True))
+
+
+def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, loss, calls = weights(0), sasrec.window_loss, 0
+
+    def killed(model: sasrec.SASRec, ids: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 6:  # five optimizer steps are done, and each left a checkpoint
+            raise KeyboardInterrupt
+        return loss(model, ids)
+
+    monkeypatch.setattr(sasrec, "window_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        weights(0, tmp_path / "checkpoint")
+    resumed, steps = weights(0, tmp_path / "checkpoint"), 2 * -(-len(sasrec.windows(cycles(), 10)) // 16)
+    assert all(torch.equal(one, two) for one, two in zip(whole, resumed, strict=True))
+    assert calls - 6 == steps - 5, "finished steps were done again"
+
+
+def test_file_keeps_all(model: sasrec.SASRec, tmp_path: Path) -> None:
+    path = tmp_path / "sasrec.safetensors"
+    sasrec.save(model, path)
+    again = sasrec.load(path)
+    assert again.config == CONFIG
+    assert again.items == ITEMS
+    histories = [sequence[:-1] for sequence in cycles()]
+    np.testing.assert_array_equal(sasrec.catalogue_scores(model, histories), sasrec.catalogue_scores(again, histories))
+
+
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="two items"):
+        sasrec.train([np.array([1])], ITEMS, CONFIG, seed=0)
+    with pytest.raises(UserError, match="multiple"):
+        sasrec.SASRec(ITEMS, CONFIG.model_copy(update={"hidden": 33}))
+    write_bytes(tmp_path / "other.safetensors", b"not safetensors")
+    with pytest.raises(UserError, match="not a SASRec"):
+        sasrec.load(tmp_path / "other.safetensors")

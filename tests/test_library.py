@@ -1,0 +1,126 @@
+"""The library file: what it needs, what it says of itself, and that a stale one is refused."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from rosepo_bench.engine import library
+from rosepo_bench.engine.build_id import source_hash
+from rosepo_bench.errors import UserError
+
+needs_readelf = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf here")
+
+
+@pytest.fixture
+def csrc() -> Path:
+    folder = library.checkout()
+    if folder is None:
+        pytest.skip("the package is installed without its C++ sources")
+    return folder
+
+
+def output(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@needs_readelf
+def test_no_python_and_no_cuda_library_is_needed() -> None:
+    symbols = output("readelf", "--wide", "--dyn-syms", library.LIBRARY)
+    undefined = re.findall(r" UND (\S+)", symbols)
+    assert any(name.startswith("aoti_torch_") for name in undefined), "the pattern finds symbols"
+    assert [name for name in undefined if re.match(r"_?Py[A-Z_]|cuda|cu[A-Z]|.*current_cuda_stream", name)] == []
+    needed = re.findall(r"Shared library: \[(.*)\]", output("readelf", "--wide", "--dynamic", library.LIBRARY))
+    assert "libtorch_cpu.so" in needed
+    assert [name for name in needed if re.search("python|cuda", name)] == []
+
+
+def test_info_says_what_is_loaded(csrc: Path) -> None:
+    facts = library.info()
+    assert facts["state"] == "loaded"
+    assert str(facts["build_id"]).startswith(source_hash(csrc) + "-")
+    assert facts["isa"] in (("v2", "v3", "v4") if platform.machine() == "x86_64" else ("generic",))
+    assert facts["torch_target"] == "2.11"
+    assert facts["cuda"] in ("none", "sm_80,sm_90,compute_90")
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert has_kernel("rosepo::preference_loss", "CPU")
+    assert has_kernel("rosepo::preference_loss", "CUDA") == (facts["cuda"] != "none")
+
+
+def test_changed_sources_make_the_library_stale(csrc: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(csrc, tmp_path / "csrc")
+    assert library.verify(library.LIBRARY, copy) == library.info()["build_id"]
+    with (copy / "preference_loss.h").open("a") as file:
+        file.write("// one more line\n")
+    with pytest.raises(UserError, match=r"built from other sources .*: run `make build`"):
+        library.verify(library.LIBRARY, copy)
+
+
+@pytest.mark.parametrize("change", ["rename", "new file", "flags"])
+def test_the_source_hash_sees_every_change(csrc: Path, tmp_path: Path, change: str) -> None:
+    copy = shutil.copytree(csrc, tmp_path / "csrc")
+    before = source_hash(copy)
+    (copy / "notes.txt").write_text("not compiled")
+    assert source_hash(copy) == before
+    if change == "rename":
+        (copy / "isa.h").rename(copy / "isa2.h")
+    elif change == "new file":
+        (copy / "more.cu").touch()
+    else:
+        plan = copy / "build_plan.py"
+        plan.write_text(plan.read_text().replace("-O3", "-O2"))
+    assert source_hash(copy) != before
+
+
+def test_a_missing_or_foreign_library_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not built .*: run `make build`"):
+        library.verify(tmp_path / "librosepo.so", None)
+    foreign = tmp_path / "foreign.so"
+    foreign.write_bytes(b"\x7fELF and nothing of ours")
+    with pytest.raises(UserError, match="carries no build id"):
+        library.verify(foreign, None)
+
+
+def test_a_library_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "librosepo.so"
+    broken.write_bytes(library.LIBRARY.read_bytes()[64:])
+    monkeypatch.setattr(library, "LIBRARY", broken)
+    library.load.cache_clear()
+    try:
+        state = str(library.info()["state"])
+    finally:
+        monkeypatch.undo()
+        library.load.cache_clear()
+    assert f"does not load with torch {torch.__version__}: " in state
+    assert "ELF" in state
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm here")
+def test_files_compiled_for_a_cpu_level_share_no_function(csrc: Path) -> None:
+    objects = sorted((csrc.parent / "build" / "ninja").glob("*.v?.o"))
+    if not objects:
+        pytest.skip("no object files here: the package was not built in this folder")
+    for path in objects:
+        # A weak function would be kept once for all levels, and run on a CPU that lacks the one it came from.
+        table = output("nm", "--demangle", "--defined-only", path)
+        level = path.name.split(".")[-2]
+        assert f"T rosepo::{level}::preference_loss" in table
+        assert re.findall(r"^\S* [WVu] .*", table, re.MULTILINE) == []
+
+
+@pytest.mark.skipif(library.info()["cuda"] == "none", reason="the library is built without CUDA")
+def test_both_gpu_architectures_are_inside() -> None:
+    tool = shutil.which("cuobjdump")
+    if tool is None:
+        pytest.skip("no cuobjdump here")
+    assert set(re.findall(r"\.(sm_\d+)\.cubin", output(tool, "--list-elf", library.LIBRARY))) == {
+        "sm_80",
+        "sm_90",
+    }
+    assert set(re.findall(r"\.(sm_\d+)\.ptx", output(tool, "--list-ptx", library.LIBRARY))) == {"sm_90"}

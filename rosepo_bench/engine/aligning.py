@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ def train_preference(
 ) -> FitReport:
     """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
     many users; how they are packed into forward passes changes no number beyond rounding."""
+    began = time.monotonic()
     groups = grouped(prompter, sequences, pairs.examples, pairs.titles, context=model.context)
+    meter.preparation = time.monotonic() - began
     plan = plan_batches([len(group.rows) for group in groups], config, seed=seed)
 
     def backward(step: int) -> float:

@@ -11,10 +11,11 @@ from rosepo_bench.engine.training import FitReport
 @dataclass
 class Meter:
     """Counts what this process trained on: ``tokens`` are the forest's nodes, each computed once; ``pairs`` preference
-    pairs."""
+    pairs; ``preparation`` is the seconds that building trees took before the first step."""
 
     tokens: int = 0
     pairs: int = 0
+    preparation: float = 0.0
 
     def count(self, *, tokens: int = 0, pairs: int = 0) -> None:
         self.tokens += tokens
@@ -22,7 +23,7 @@ class Meter:
 
     def report(self, fit: FitReport, peak_memory: int) -> dict[str, Any]:
         """Rates over the seconds of this process; None where a resumed run had nothing left to do."""
-        seconds = fit.session_seconds
+        seconds = fit.session_seconds + self.preparation if fit.session_seconds else 0.0
         return {
             **asdict(fit),
             "tokens_per_s": self.tokens / seconds if seconds else None,

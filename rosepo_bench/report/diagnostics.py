@@ -64,6 +64,12 @@ def throughput(section: Section) -> str:
     return table([*header, "training s", "scoring s"], rows, left=["method", "impl", "device"])
 
 
+THROUGHPUT_CAPTION = paragraph(
+    "Tokens are those that were computed: what sequences share counts once. Pairs and users a second are whole calls,",
+    "packing included. Peak: of the process on a CPU (it keeps memory of earlier work), of the allocations on a GPU.",
+)
+
+
 def preference(section: Section) -> str:
     """Pairs, ε and the margin's accuracy; empty where no method has any."""
     rows = []

@@ -53,7 +53,7 @@ def _section(section: Section) -> str:
     blocks = [quality.heading(section), quality.caption(section), "### Quality", quality.quality(section)]
     if section.records:
         blocks += ["### Differences in HR@1", quality.differences(section)]
-        blocks += ["### Throughput", diagnostics.throughput(section)]
+        blocks += ["### Throughput", diagnostics.throughput(section), diagnostics.THROUGHPUT_CAPTION]
     if found := diagnostics.preference(section):
         blocks += ["### Preference training", found, diagnostics.PREFERENCE_CAPTION]
     if found := diagnostics.oracle(section):

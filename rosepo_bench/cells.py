@@ -20,13 +20,15 @@ from rosepo_bench.engine import ops
 from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.errors import UserError, nearest
 from rosepo_bench.evaluation import metrics, statistics
-from rosepo_bench.language import Language
 from rosepo_bench.methods import Method, PlainLM, Preference, Recommender
-from rosepo_bench.pairing import Pairing
-from rosepo_bench.pipeline import Pipeline, Scored, Trained
+from rosepo_bench.pipeline.alignment import aligned
+from rosepo_bench.pipeline.base import Pipeline, Scored, Trained
+from rosepo_bench.pipeline.language import Language
+from rosepo_bench.pipeline.pairing import Pairing
+from rosepo_bench.pipeline.smoothing import Smoothing
+from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.preference import oracle
 from rosepo_bench.seeds import digest
-from rosepo_bench.stages import Stage
 
 ROBUST_MAX = 0.45  # beyond it the robust form's weights pass 10
 
@@ -80,12 +82,16 @@ class Cell:
         return Pairing(self.language, self.method.sampler, settings)
 
     @cached_property
+    def smoothing(self) -> Smoothing:
+        return Smoothing(self.pairing)
+
+    @cached_property
     def trained(self) -> Stage[Trained] | None:
         """The training that the method's scores come from; None without one."""
         if isinstance(self.method, PlainLM):
             return self.language.sft if self.method.trained else None
         if isinstance(self.method, Preference):
-            return self.pairing.aligned(self.method.name, self.method.epsilon)
+            return aligned(self.smoothing, self.method.name, self.method.epsilon)
         return None
 
     @cached_property
@@ -107,7 +113,7 @@ class Cell:
         pairing, sft = self.pairing, self.language.scores("sft", self.language.sft)
         assert self.trained is not None
         after = pairing.pair_logps(self.method.name, self.trained, ("validation",))
-        judged = (pairing.judged,) if self.method.epsilon == "oracle" else ()
+        judged = (self.smoothing.judged,) if self.method.epsilon == "oracle" else ()
         return (test, self.scored, sft, after, *judged)
 
     @cached_property
@@ -143,7 +149,7 @@ class Cell:
             "family": self.method.family,
             "seed": self.pipeline.seed,
             "profile": self.pipeline.config.profile,
-            "config": self.pipeline.config.model_dump(),
+            "config": self._config(),
             "data": self._data(),
             "protocol": {
                 "name": "candidates",
@@ -188,6 +194,14 @@ class Cell:
             keys["sft"] = self.language.sft.key
         return keys
 
+    def _config(self) -> dict[str, Any]:
+        """The settings that can reach this cell; which other cells ran beside it is not among them."""
+        others = {"about", "profile", "methods", "method", "seeds", "first_seed", "datasets", "checkpoint_seconds"}
+        config = self.pipeline.config.model_dump(exclude=others)
+        if isinstance(self.method, Preference):
+            config["preference"] = self.pairing.settings.model_dump()
+        return {"dataset": self.pipeline.dataset_config.model_dump(), **config}
+
     def _data(self) -> dict[str, Any]:
         pipeline = self.pipeline
         data, test = pipeline.data, pipeline.test
@@ -216,8 +230,8 @@ class Cell:
             "sampler": self.method.sampler,
             "loss": pairing.settings.form if self.method.epsilon != "zero" else "dpo",
             "beta": pairing.settings.beta,
-            "epsilon": oracle.summary(pairing.epsilon("train", self.method.epsilon)),
-            "validation_epsilon": oracle.summary(pairing.epsilon("validation", self.method.epsilon)),
+            "epsilon": oracle.summary(self.smoothing.epsilon("train", self.method.epsilon)),
+            "validation_epsilon": oracle.summary(self.smoothing.epsilon("validation", self.method.epsilon)),
             "margin_accuracy": {
                 "before": _margin_accuracy(get(pairing.reference)["validation"]),
                 "after": _margin_accuracy(get(after)["validation"]),
@@ -228,7 +242,7 @@ class Cell:
     def _oracle(self) -> dict[str, Any] | None:
         if not isinstance(self.method, Preference) or self.method.epsilon != "oracle":
             return None
-        return oracle_facts(self.pairing, self.language)
+        return oracle_facts(self.smoothing)
 
     def _throughput(self, scoring: dict[str, Any], seconds: float) -> dict[str, Any]:
         trained = self.pipeline.stages.get(self.trained).report if self.trained else {}
@@ -251,23 +265,24 @@ class Cell:
         }
 
 
-def oracle_facts(pairing: Pairing, language: Language) -> dict[str, Any]:
+def oracle_facts(smoothing: Smoothing) -> dict[str, Any]:
     """What the oracle is worth: its accuracy on uniform validation pairs, a temperature a kind of this method's pairs,
     and how far mean ε of validation and training pairs are apart, beside an oracle trained without folds."""
-    uniform = Pairing(language, "uniform", pairing.settings)
-    fit = pairing.stages.get(uniform.judged).temperatures["uniform"]
-    kinds = pairing.stages.get(pairing.judged).temperatures
+    pairing, get = smoothing.pairing, smoothing.stages.get
+    uniform = Smoothing(Pairing(pairing.language, "uniform", pairing.settings))
+    fit = get(uniform.judged).temperatures["uniform"]
+    kinds = get(smoothing.judged).temperatures
     return {
         "accuracy": {"value": fit.accuracy, "low": fit.low, "high": fit.high, "n": fit.n},
         "uniform": {"tau": fit.tau, **_epsilon_gaps(uniform)},
         "temperatures": {kind: asdict(temperature) for kind, temperature in kinds.items()},
-        **_epsilon_gaps(pairing),
+        **_epsilon_gaps(smoothing),
     }
 
 
-def _epsilon_gaps(pairing: Pairing) -> dict[str, float]:
+def _epsilon_gaps(smoothing: Smoothing) -> dict[str, float]:
     def gap(unfolded: bool) -> float:
-        validation, train = (pairing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
+        validation, train = (smoothing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
         return oracle.gap(validation, train)
 
     return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}

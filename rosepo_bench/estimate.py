@@ -60,7 +60,7 @@ def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
         for stage in closure(cell) if state != "done" else ():
             if stage.key not in counted and not cell.pipeline.stages.done(stage):
                 counted.add(stage.key)
-                seconds += _seconds(stage.name.split(".")[1], _Size(cell, size.dataset))
+                seconds += _seconds(stage.name.removeprefix(f"{name}."), _Size(cell, size.dataset))
         rows.append(
             {
                 "dataset": name,
@@ -103,8 +103,9 @@ def _seconds(kind: str, size: _Size) -> float:
         "mining": lambda size: _score(size, _pairs(size) / _steps(size)) * _steps(size) ** 0.5,
         "logps": lambda size: _score(size, _pairs(size) / _steps(size)) / 3,
     }
-    if kind in costs:
-        return costs[kind](size)
+    family = kind.partition(".")[0]
+    if family in costs:
+        return costs[family](size)
     if kind == size.cell.method.name:  # preference training is named after its method
         settings = size.cell.pairing.settings
         tokens = _pairs(size) / _steps(size) * (size.prompt + _steps(size) * TITLE_TOKENS)

@@ -12,8 +12,8 @@ from rosepo_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from rosepo_bench.data.types import Examples, FloatArray
-    from rosepo_bench.pipeline import Pipeline
-    from rosepo_bench.stages import Stage
+    from rosepo_bench.pipeline.base import Pipeline
+    from rosepo_bench.pipeline.stages import Stage
 
 GROUP = "rosepo_bench.methods"
 Sampler = Literal["uniform", "self_hard", "semantic", "popularity", "mixed"]

@@ -11,9 +11,9 @@ from rosepo_bench.cells import Cell
 from rosepo_bench.config import RunConfig, for_dataset
 from rosepo_bench.data import catalog
 from rosepo_bench.errors import UserError, nearest
-from rosepo_bench.language import Language
-from rosepo_bench.pipeline import Pipeline
-from rosepo_bench.stages import Stage, Stages
+from rosepo_bench.pipeline.base import Pipeline
+from rosepo_bench.pipeline.language import Language
+from rosepo_bench.pipeline.stages import Stage, Stages
 
 
 @dataclass(frozen=True)

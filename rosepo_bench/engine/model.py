@@ -104,8 +104,17 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    context = int(network.config.max_position_embeddings)
-    return LanguageModel(network, encoder, context, device)
+    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device)
+
+
+def context_of(config: ModelConfig) -> int:
+    """Longest sequence in tokens, known before any weight is read. Raises UserError for an unsuitable model."""
+    name = pretrained_name(config.name)
+    if not name:
+        return config.context
+    shape = pretrained_config(name)
+    refuse_unsuitable(shape)
+    return int(shape.max_position_embeddings)
 
 
 def refuse_unsuitable(config: Any) -> None:

@@ -24,9 +24,9 @@ from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.prompts import Prompter, check_context, template_for
 from rosepo_bench.engine.scoring import candidate_scores
 from rosepo_bench.engine.supervised import train_sft
-from rosepo_bench.pipeline import Pipeline, Scored, Trained, read_scored, read_trained
+from rosepo_bench.pipeline.base import Pipeline, Scored, Trained, read_scored, read_trained
+from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.seeds import derive
-from rosepo_bench.stages import Stage
 
 
 class Language:
@@ -74,12 +74,14 @@ class Language:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What the model and its prompts are: part of the key of every stage that runs it."""
-        model = self.config.model
+        model, prompt = self.config.model, self.config.prompt
+        dataset = self.pipeline.dataset_config
         return {
             "model": model.model_dump(exclude={"device"}),
             "device": models.device_of(model).type,
             "files": _model_files(model.name, self.pipeline.stages.out),
-            "prompt": self.config.prompt.model_dump(),
+            "prompt": prompt.model_dump(),
+            "listed": [dataset.candidates, dataset.seed] if prompt.candidates else [],
             "template": self.template.digest,
             "seed": self.seed,
         }
@@ -98,7 +100,8 @@ class Language:
 
     def check(self) -> None:
         """Refuses titles that tokenise to nothing and prompts longer than the model's context, before any training."""
-        check_context(self.prompter, self.pipeline.dataset_config.candidates, self.create().context)
+        listed = self.pipeline.dataset_config.candidates
+        check_context(self.prompter, listed, models.context_of(self.config.model))
 
     # --- SFT --------------------------------------------------------------------------------------------------------
 

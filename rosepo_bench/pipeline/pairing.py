@@ -1,8 +1,8 @@
-"""The stages of preference training: steps → rejected items → ε, reference log-probs → training → margins."""
+"""The pairs of one sampler as stages: steps → rejected items → reference log-probs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,20 +12,15 @@ import numpy as np
 from rosepo_bench import store
 from rosepo_bench.config import PreferenceConfig
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.aligning import TrainingPairs, train_preference
-from rosepo_bench.engine.memory import PeakMemory
-from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.scoring import title_logps
-from rosepo_bench.language import Language
 from rosepo_bench.methods import Sampler
-from rosepo_bench.pipeline import Trained, read_trained
-from rosepo_bench.preference import oracle, rejection
-from rosepo_bench.preference.oracle import Oracle, Temperature
+from rosepo_bench.pipeline.base import Trained
+from rosepo_bench.pipeline.language import Language
+from rosepo_bench.pipeline.stages import Stage
+from rosepo_bench.preference import rejection
 from rosepo_bench.preference.rejection import Pool
 from rosepo_bench.preference.steps import choose_steps
-from rosepo_bench.recommenders import popularity, sasrec
 from rosepo_bench.seeds import derive, generator
-from rosepo_bench.stages import Stage
 
 PARTS = ("train", "validation")
 CATALOGUE_CHUNK = 256  # titles of one pass when self-hard looks at the whole catalogue
@@ -39,16 +34,6 @@ class Drawn(NamedTuple):
     rejected: IntArray
     law: FloatArray
     kind: np.ndarray
-
-
-class Judged(NamedTuple):
-    """What the oracle says of a sampler's pairs. ``delta`` = s(x, y_l) − s(x, y_w) for each part, from the cross-fitted
-    oracle; ``unfolded`` the same from one that was trained on all users; a temperature for each kind of pair."""
-
-    delta: dict[str, FloatArray]
-    unfolded: dict[str, FloatArray]
-    temperatures: dict[str, Temperature]
-    unfolded_temperatures: dict[str, Temperature]
 
 
 class Pairing:
@@ -163,81 +148,7 @@ class Pairing:
             lambda folder: {part: Drawn(**store.read_npz(folder / f"{part}.npz")) for part in PARTS},
         )
 
-    # --- the oracle -------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def oracle(self) -> Stage[Oracle]:
-        """SASRec cross-fitted by user folds."""
-        pipeline, config = self.pipeline, self.pipeline.config
-
-        def compute(folder: Path, work: Path) -> None:
-            fitted = oracle.cross_fit(
-                pipeline.training,
-                pipeline.data.items,
-                config.sasrec,
-                folds=config.oracle.folds,
-                seed=self.seed,
-                folder=work,
-                checkpoint_seconds=config.checkpoint_seconds,
-            )
-            store.write_npz(folder / "folds.npz", fold=fitted.fold)
-            for number, model in enumerate(fitted.models):
-                sasrec.save(model, folder / f"fold{number}.safetensors")
-
-        def read(folder: Path) -> Oracle:
-            models = [sasrec.load(folder / f"fold{number}.safetensors") for number in range(config.oracle.folds)]
-            return Oracle(store.read_npz(folder / "folds.npz")["fold"], tuple(models))
-
-        inputs = {"sasrec": config.sasrec.model_dump(), "folds": config.oracle.folds, "seed": self.seed}
-        return Stage(f"{pipeline.name}.oracle", inputs, (pipeline.data_stage,), compute, read)
-
-    @cached_property
-    def judged(self) -> Stage[Judged]:
-        """The oracle's scores of both parts and a temperature for each kind of pair."""
-
-        def compute(folder: Path, work: Path) -> None:
-            fitted, everybody = self.stages.get(self.oracle), self.stages.get(self.pipeline.sasrec)
-            deltas: dict[str, dict[str, FloatArray]] = {"delta": {}, "unfolded": {}}
-            for part in PARTS:
-                examples, items = self.examples[part], self.titles(part)
-                histories = self.pipeline.histories(examples)
-                folded = fitted.scores(examples.user, histories, items)
-                unfolded = sasrec.scores(everybody, histories, items)
-                for name, scores in (("delta", folded), ("unfolded", unfolded)):
-                    deltas[name][part] = (scores[:, 1] - scores[:, 0]).astype(np.float64)
-            for name, values in deltas.items():
-                store.write_npz(folder / f"{name}.npz", **values)
-                fits = self._temperatures(values["validation"])
-                store.write_json(folder / f"{name}.json", {kind: asdict(fit) for kind, fit in fits.items()})
-
-        inputs = {"seed": self.seed, "correct": self.pipeline.config.oracle.correct_for_sampler}
-        parents = (self.rejected, self.oracle, self.pipeline.sasrec)
-        return Stage(f"{self.pipeline.name}.judged.{self.sampler}", inputs, parents, compute, _read_judged)
-
-    def _temperatures(self, delta: FloatArray) -> dict[str, Temperature]:
-        pipeline, drawn = self.pipeline, self.stages.get(self.rejected)["validation"]
-        taken = np.log1p(popularity.counts(pipeline.training, pipeline.data.items))[self.titles("validation")]
-        law, popular = self._law(drawn), taken[:, 1] - taken[:, 0]
-        return {
-            str(kind): oracle.fit_temperature(
-                delta[rows], law[rows], popular[rows], seed=derive(self.seed, "orientation", str(kind))
-            )
-            for kind in np.unique(drawn.kind)
-            for rows in [np.flatnonzero(drawn.kind == kind)]
-        }
-
-    def _law(self, drawn: Drawn) -> FloatArray:
-        return drawn.law if self.pipeline.config.oracle.correct_for_sampler else np.zeros_like(drawn.law)
-
-    def oracle_epsilon(self, part: str, *, unfolded: bool = False) -> FloatArray:
-        """ε of each pair, float64 ``[n]``: each kind of pair with its own temperature, capped at ``epsilon_max``."""
-        drawn, judged = self.stages.get(self.rejected)[part], self.stages.get(self.judged)
-        delta = (judged.unfolded if unfolded else judged.delta)[part]
-        fits = judged.unfolded_temperatures if unfolded else judged.temperatures
-        tau = np.array([fits[str(kind)].tau for kind in drawn.kind])
-        return oracle.epsilon(delta, self._law(drawn), tau, self.settings.epsilon_max)
-
-    # --- training ---------------------------------------------------------------------------------------------------
+    # --- log-probs --------------------------------------------------------------------------------------------------
 
     def titles(self, part: str) -> IntArray:
         """Chosen and rejected items ``[n, 2]``."""
@@ -287,55 +198,3 @@ class Pairing:
     def reference(self) -> Stage[dict[str, FloatArray]]:
         """Log-probs of all pairs under the reference model, SFT: computed once, then the model is gone."""
         return self.pair_logps(f"reference.{self.sampler}", self.language.sft, PARTS)
-
-    def aligned(self, name: str, epsilon: str) -> Stage[Trained]:
-        """Preference training on top of SFT with ε ``zero``, ``constant`` or from the ``oracle``."""
-        config, settings = self.pipeline.config, self.settings
-
-        def compute(folder: Path, work: Path) -> None:
-            model = self.language.create(self.stages.get(self.language.sft).weights)
-            reference, meter = self.stages.get(self.reference)["train"], Meter()
-            pairs = TrainingPairs(
-                self.prompts("train"), self.titles("train"), reference, self.epsilon("train", epsilon)
-            )
-            with PeakMemory(model.device) as memory:
-                report = train_preference(
-                    model,
-                    self.language.prompter,
-                    self.pipeline.data.sequences,
-                    pairs,
-                    settings,
-                    seed=derive(self.seed, "preference"),
-                    meter=meter,
-                    batch_tokens=config.batch_tokens,
-                    checkpoint=work / "checkpoint.safetensors",
-                    checkpoint_seconds=config.checkpoint_seconds,
-                    label=f"{self.pipeline.name} {name}",
-                )
-            model.save(folder / "weights.safetensors")
-            seen = len(pairs.epsilon) * settings.epochs
-            store.write_json(folder / "report.json", {**meter.report(report, memory.bytes), "pairs_seen": seen})
-
-        inputs = {
-            "preference": settings.model_dump(),
-            "epsilon": epsilon,
-            "batch_tokens": config.batch_tokens,
-        }
-        parents = (self.language.sft, self.reference, *((self.judged,) if epsilon == "oracle" else ()))
-        return Stage(f"{self.pipeline.name}.{name}", inputs, parents, compute, read_trained)
-
-    def epsilon(self, part: str, kind: str) -> FloatArray:
-        """ε of each pair of a part, float64 ``[n]``, for a method whose ε is ``zero``, ``constant`` or the
-        ``oracle``'s."""
-        if kind == "oracle":
-            return self.oracle_epsilon(part)
-        constant = {"zero": 0.0, "constant": self.settings.epsilon}[kind]
-        return np.full(len(self.examples[part]), constant)
-
-
-def _read_judged(folder: Path) -> Judged:
-    def fits(name: str) -> dict[str, Temperature]:
-        return {kind: Temperature(**fit) for kind, fit in store.read_json(folder / f"{name}.json").items()}
-
-    delta, unfolded = (store.read_npz(folder / f"{name}.npz") for name in ("delta", "unfolded"))
-    return Judged(delta, unfolded, fits("delta"), fits("unfolded"))

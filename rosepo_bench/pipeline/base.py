@@ -15,9 +15,9 @@ from rosepo_bench.config import RunConfig
 from rosepo_bench.data import candidates, catalog, sequences, storage
 from rosepo_bench.data.catalog import Resolved
 from rosepo_bench.data.types import Dataset, Examples, FloatArray, IntArray, Split
+from rosepo_bench.pipeline.stages import Stage, Stages
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.seeds import derive
-from rosepo_bench.stages import Stage, Stages
 
 
 class Trained(NamedTuple):
@@ -119,6 +119,7 @@ class Pipeline:
                 self.config.sasrec,
                 seed=derive(self.seed, name),
                 checkpoint=work / "checkpoint.safetensors",
+                checkpoint_seconds=self.config.checkpoint_seconds,
                 label=f"{self.name} {name}",
             )
             sasrec.save(model, folder / "weights.safetensors")

@@ -1,0 +1,53 @@
+"""Preference training as a stage: SFT's weights, a sampler's pairs and their ε become a method's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rosepo_bench import store
+from rosepo_bench.engine.aligning import TrainingPairs, train_preference
+from rosepo_bench.engine.memory import PeakMemory
+from rosepo_bench.engine.meter import Meter
+from rosepo_bench.pipeline.base import Trained, read_trained
+from rosepo_bench.pipeline.smoothing import Smoothing
+from rosepo_bench.pipeline.stages import Stage
+from rosepo_bench.seeds import derive
+
+
+def aligned(smoothing: Smoothing, name: str, epsilon: str) -> Stage[Trained]:
+    """Preference training on top of SFT with ε ``zero``, ``constant`` or from the ``oracle``."""
+    pairing = smoothing.pairing
+    language, pipeline, get = pairing.language, pairing.pipeline, pairing.stages.get
+    config, settings = pipeline.config, pairing.settings
+
+    def compute(folder: Path, work: Path) -> None:
+        model = language.create(get(language.sft).weights)
+        reference, meter = get(pairing.reference)["train"], Meter()
+        pairs = TrainingPairs(
+            pairing.prompts("train"), pairing.titles("train"), reference, smoothing.epsilon("train", epsilon)
+        )
+        with PeakMemory(model.device) as memory:
+            report = train_preference(
+                model,
+                language.prompter,
+                pipeline.data.sequences,
+                pairs,
+                settings,
+                seed=derive(pairing.seed, "preference"),
+                meter=meter,
+                batch_tokens=config.batch_tokens,
+                checkpoint=work / "checkpoint.safetensors",
+                checkpoint_seconds=config.checkpoint_seconds,
+                label=f"{pipeline.name} {name}",
+            )
+        model.save(folder / "weights.safetensors")
+        seen = len(pairs.epsilon) * settings.epochs
+        store.write_json(folder / "report.json", {**meter.report(report, memory.bytes), "pairs_seen": seen})
+
+    inputs = {
+        "preference": settings.model_dump(),
+        "epsilon": epsilon,
+        "batch_tokens": config.batch_tokens,
+    }
+    parents = (language.sft, pairing.reference, *((smoothing.judged,) if epsilon == "oracle" else ()))
+    return Stage(f"{pipeline.name}.{name}", inputs, parents, compute, read_trained)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rosepo_bench.data.types import Examples, FloatArray
     from rosepo_bench.pipeline.base import Pipeline
     from rosepo_bench.pipeline.stages import Stage
+    from rosepo_bench.preference.rejection import SamplerName
 
 GROUP = "rosepo_bench.methods"
-Sampler = Literal["uniform", "self_hard", "semantic", "popularity", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Preference:
 
     name: str
     summary: str
-    sampler: Sampler
+    sampler: SamplerName
     epsilon: Literal["zero", "constant", "oracle"]
     settings: Mapping[str, Any] = field(default_factory=dict)
     family = "preference"

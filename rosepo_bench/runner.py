@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rosepo_bench import progress, store
+from rosepo_bench import progress, record, store
 from rosepo_bench.cells import Cell
 from rosepo_bench.config import RunConfig
 from rosepo_bench.index import Index
@@ -67,7 +67,7 @@ def _run_cell(cell: Cell, index: Index) -> None:
     began = time.monotonic()
     log = index.out / "failures" / f"{cell.name.replace('/', '-')}.txt"
     try:
-        cell.run()
+        record.run(cell)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         index.failed(cell, reason)

@@ -98,4 +98,4 @@ def test_unsafe_and_unsuitable_models_are_refused(
         "--offline",
     ]
     assert cli.main([*line, "--set", f"model.name=hf:{tmp_path / 'model'}", "--cache-dir", str(tmp_path)]) == 2
-    assert "could not be loaded" in capsys.readouterr().err
+    assert "no safetensors weights there; pickled weights are not read" in capsys.readouterr().err

@@ -19,8 +19,8 @@ from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import preference_loss
 from rosepo_bench.engine.prompts import Prompter
-from rosepo_bench.engine.training import FitReport, Schedule, fit
 from rosepo_bench.seeds import generator
+from rosepo_bench.training import FitReport, Schedule, fit
 
 
 @dataclass(frozen=True)

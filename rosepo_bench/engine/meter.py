@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rosepo_bench.engine.training import FitReport
+from rosepo_bench.training import FitReport
 
 
 @dataclass

@@ -114,6 +114,8 @@ def context_of(config: ModelConfig) -> int:
         return config.context
     shape = pretrained_config(name)
     refuse_unsuitable(shape)
+    if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+        raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read, convert them")
     return int(shape.max_position_embeddings)
 
 

@@ -13,7 +13,7 @@ from rosepo_bench.engine.examples import Window, sft_windows
 from rosepo_bench.engine.forest import Tree, batches, collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.training import FitReport, Schedule, fit
+from rosepo_bench.training import FitReport, Schedule, fit
 
 
 def train_sft(

@@ -13,12 +13,11 @@ from rosepo_bench import store
 from rosepo_bench.config import PreferenceConfig
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.scoring import title_logps
-from rosepo_bench.methods import Sampler
 from rosepo_bench.pipeline.base import Trained
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.preference import rejection
-from rosepo_bench.preference.rejection import Pool
+from rosepo_bench.preference.rejection import Pool, SamplerName
 from rosepo_bench.preference.steps import choose_steps
 from rosepo_bench.seeds import derive, generator
 
@@ -39,7 +38,7 @@ class Drawn(NamedTuple):
 class Pairing:
     """Pairs of one sampler under one preference configuration; methods that agree on both share every stage."""
 
-    def __init__(self, language: Language, sampler: Sampler, settings: PreferenceConfig) -> None:
+    def __init__(self, language: Language, sampler: SamplerName, settings: PreferenceConfig) -> None:
         self.language, self.sampler, self.settings = language, sampler, settings
         self.pipeline, self.seed = language.pipeline, language.seed
         self.stages = self.pipeline.stages

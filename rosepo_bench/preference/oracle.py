@@ -28,7 +28,7 @@ from scipy.special import expit
 from rosepo_bench.config import SASRecConfig
 from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.errors import UserError
-from rosepo_bench.evaluation.statistics import wilson
+from rosepo_bench.evaluation.statistics import Z95, Interval, wilson
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.recommenders.sasrec import SASRec
 from rosepo_bench.seeds import derive, generator
@@ -209,7 +209,9 @@ def summary(values: FloatArray) -> dict[str, Any]:
     }
 
 
-def gap(validation: FloatArray, training: FloatArray) -> float:
-    """Mean ε of validation pairs minus that of training pairs: far from 0 where the oracle has memorised the
-    latter."""
-    return float(np.mean(validation) - np.mean(training))
+def gap(validation: FloatArray, training: FloatArray) -> Interval:
+    """Mean ε of validation pairs minus that of training pairs, with its normal 95 % interval: far from 0 where the
+    oracle has memorised the latter. ``n`` is the number of validation pairs."""
+    value = float(np.mean(validation) - np.mean(training))
+    half = Z95 * float(np.sqrt(sum(np.var(part) / len(part) for part in (validation, training))))
+    return Interval(value, value - half, value + half, len(validation))

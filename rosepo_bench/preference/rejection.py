@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
@@ -24,7 +25,8 @@ from rosepo_bench.preference import semantic
 from rosepo_bench.recommenders import popularity
 from rosepo_bench.seeds import derive, generator
 
-SAMPLERS = ("uniform", "self_hard", "semantic", "popularity", "mixed")
+SamplerName = Literal["uniform", "self_hard", "semantic", "popularity", "mixed"]
+SAMPLERS = get_args(SamplerName)
 MIXTURE = ("self_hard", "semantic", "popularity")
 CELLS = 1 << 18  # of a chunk's [rows, items] array: it stays in the cache; no number depends on it
 

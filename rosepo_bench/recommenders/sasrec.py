@@ -152,7 +152,7 @@ def train(
 ) -> SASRec:
     """Trains on the training parts of the users' histories (0-based items). With ``checkpoint`` an
     interrupted training goes on where it was. Raises UserError where no history has two items."""
-    from rosepo_bench.engine.training import Schedule, fit
+    from rosepo_bench.training import Schedule, fit
 
     cut = windows(sequences, config.length)
     if not cut:

@@ -120,7 +120,12 @@ def oracle(section: Section) -> str:
 
 
 def _gaps(found: list[dict[str, Any]]) -> list[str]:
-    return [number(mean(one[key] for one in found)) for key in ("epsilon_gap", "epsilon_gap_without_folds")]
+    """Gaps with their intervals, both averaged over the seeds: these share their users, so that the width stays."""
+    cells = []
+    for key in ("epsilon_gap", "epsilon_gap_without_folds"):
+        ends = {end: mean(one[key][end] for one in found) or 0.0 for end in ("value", "low", "high")}
+        cells.append(interval(ends, signed=True))
+    return cells
 
 
 def _by_kind(found: list[dict[str, Any]]) -> str:

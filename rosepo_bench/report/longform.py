@@ -55,8 +55,8 @@ def _cells(record: Record) -> Iterator[Cell]:
     if found := record["oracle"]:
         yield "oracle_accuracy", found["accuracy"]
         for name in ("epsilon_gap", "epsilon_gap_without_folds"):
-            yield f"oracle_{name}", {"value": found[name]}
-            yield f"oracle_{name}_uniform", {"value": found["uniform"][name]}
+            yield f"oracle_{name}", found[name]
+            yield f"oracle_{name}_uniform", found["uniform"][name]
         yield "oracle_tau_uniform", {"value": found["uniform"]["tau"]}
         for kind, fit in found["temperatures"].items():
             yield f"oracle_tau_{kind}", {"value": fit["tau"]}

@@ -44,11 +44,15 @@ def preference(users: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def around(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 1000}
+
+
 def oracle() -> dict[str, Any]:
     accuracy = statistics.wilson(600, 1000).as_dict()
     fit = {"tau": 1.234, "accuracy": 0.58, "low": 0.55, "high": 0.61, "n": 1000}
-    gaps = {"epsilon_gap": 0.012, "epsilon_gap_without_folds": 0.171}
-    uniform = {"tau": 0.9, "epsilon_gap": 0.005, "epsilon_gap_without_folds": 0.061}
+    gaps = {"epsilon_gap": around(0.012), "epsilon_gap_without_folds": around(0.171)}
+    uniform = {"tau": 0.9, "epsilon_gap": around(0.005), "epsilon_gap_without_folds": around(0.061)}
     return {"accuracy": accuracy, "uniform": uniform, "temperatures": {"self_hard": fit}, **gaps}
 
 

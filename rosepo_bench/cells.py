@@ -15,6 +15,7 @@ from rosepo_bench.pipeline.alignment import aligned
 from rosepo_bench.pipeline.base import Pipeline, Scored, Trained
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.pairing import Pairing
+from rosepo_bench.pipeline.probe import Probe
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.seeds import digest
@@ -75,11 +76,8 @@ class Cell:
         return Smoothing(self.pairing)
 
     @cached_property
-    def uniform(self) -> Smoothing:
-        """The oracle on uniformly drawn rejected items, on as many pairs as there are: what it is worth by itself."""
-        probes = self.pipeline.config.oracle.probes
-        many = self.pairing.settings.model_copy(update={"pairs": probes, "validation_pairs": probes})
-        return Smoothing(Pairing(self.language, "uniform", many))
+    def probe(self) -> Probe:
+        return Probe(self.smoothing)
 
     @cached_property
     def trained(self) -> Stage[Trained] | None:
@@ -109,7 +107,7 @@ class Cell:
         pairing, sft = self.pairing, self.language.scores("sft", self.language.sft)
         assert self.trained is not None
         after = pairing.pair_logps(self.method.name, self.trained, ("validation",))
-        judged = (self.smoothing.judged, self.uniform.judged) if self.method.epsilon == "oracle" else ()
+        judged = (self.smoothing.judged, self.probe.stage) if self.method.epsilon == "oracle" else ()
         return (test, self.scored, sft, after, *judged)
 
     @cached_property

@@ -113,7 +113,7 @@ class OracleConfig(Section):
     """The preference oracle: SASRec cross-fitted by user folds."""
 
     folds: int = Field(2, ge=2)
-    probes: int = Field(10_000, ge=2, description="most uniform pairs on which the oracle itself is measured")
+    probes: int = Field(10_000, ge=2, description="most users on whom the oracle itself is measured")
     correct_for_sampler: bool = Field(
         True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) where the law is known"
     )

@@ -141,11 +141,11 @@ def _oracle(cell: Cell) -> dict[str, Any] | None:
     if not isinstance(cell.method, Preference) or cell.method.epsilon != "oracle":
         return None
     get = cell.pipeline.stages.get
-    fit = get(cell.uniform.judged).temperatures["uniform"]
+    probe = get(cell.probe.stage)
     kinds = get(cell.smoothing.judged).temperatures
     return {
-        "accuracy": {"value": fit.accuracy, "low": fit.low, "high": fit.high, "n": fit.n},
-        "uniform": {"tau": fit.tau, **_epsilon_gaps(cell.uniform)},
+        "accuracy": probe["accuracy"],
+        "uniform": {key: value for key, value in probe.items() if key != "accuracy"},
         "temperatures": {kind: asdict(temperature) for kind, temperature in kinds.items()},
         **_epsilon_gaps(cell.smoothing),
     }

@@ -110,7 +110,8 @@ def oracle(section: Section) -> str:
         found = [record["oracle"] for record in records]
         if not rows:  # the oracle itself, on pairs that no method chose
             tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
-            accuracy = f"uniform {interval(pooled(one['accuracy'] for one in found))} (τ {tau})"
+            ends = {end: mean(one["accuracy"][end] for one in found) or 0.0 for end in ("value", "low", "high")}
+            accuracy = f"uniform {interval(ends)} (τ {tau})"
             rows.append(["the oracle", accuracy, *_gaps([one["uniform"] for one in found])])
         rows.append([escape(name), _by_kind(found), *_gaps(found)])
     if not rows:
@@ -141,9 +142,10 @@ def _by_kind(found: list[dict[str, Any]]) -> str:
 
 ORACLE_CAPTION = paragraph(
     "Accuracy: on held-out pairs in random orientation, where guessing gives 0.5, with the temperature fitted there;",
-    "first of uniformly drawn rejected items, then of each kind that a method trains on. ε gap: mean ε of the",
-    "validation pairs minus that of the training pairs; an oracle that has memorised its training pairs (without",
-    "folds) shows a wide one.",
+    "first of uniform candidates, then of each kind of pair that a method trains on. ε gap: mean ε of validation",
+    "pairs minus that of training pairs, wide for an oracle that has memorised the latter (without folds). The",
+    "oracle's own compares each user's validation step with his last training step, neighbours in time; a method's",
+    "pairs reach further back, so that drift is in theirs.",
 )
 
 

@@ -1,0 +1,96 @@
+"""What the oracle is worth by itself, whatever a method's sampler: on whole lists of uniform candidates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rosepo_bench import store
+from rosepo_bench.data.types import Examples, FloatArray
+from rosepo_bench.evaluation import statistics
+from rosepo_bench.pipeline.smoothing import Smoothing
+from rosepo_bench.pipeline.stages import Stage
+from rosepo_bench.preference import oracle
+from rosepo_bench.recommenders import sasrec
+from rosepo_bench.seeds import derive, generator
+
+
+class Probe:
+    """Each user's last training step beside his validation step: neighbours in time, so that what an oracle has
+    memorised of the former is not mixed up with what drifts. Every candidate is a rejected item once; intervals are
+    over users."""
+
+    def __init__(self, smoothing: Smoothing) -> None:
+        self.smoothing, self.pipeline, self.seed = smoothing, smoothing.pipeline, smoothing.seed
+
+    @cached_property
+    def stage(self) -> Stage[dict[str, Any]]:
+        """``accuracy`` on randomly oriented validation pairs, ``tau``, and the gap of mean ε between validation and
+        training steps, of the cross-fitted oracle and of one that was trained on all users."""
+        pipeline, smoothing = self.pipeline, self.smoothing
+        validation = pipeline.examples_stage("validation")
+
+        def compute(folder: Path, work: Path) -> None:
+            fitted, everybody = pipeline.stages.get(smoothing.oracle), pipeline.stages.get(pipeline.sasrec)
+            folded, unfolded = {}, {}
+            for part, examples in self._examples().items():
+                histories = pipeline.histories(examples)
+                folded[part] = deltas(examples, fitted.scores(examples.user, histories, examples.candidates))
+                unfolded[part] = deltas(examples, sasrec.scores(everybody, histories, examples.candidates))
+            seed = derive(self.seed, "orientation", "probe")
+            found = {
+                "accuracy": accuracy(folded["validation"], seed=seed).as_dict(),
+                "tau": fitted_tau(folded["validation"]),
+                "epsilon_gap": gap(folded).as_dict(),
+                "epsilon_gap_without_folds": gap(unfolded).as_dict(),
+            }
+            store.write_json(folder / "probe.json", found)
+
+        return Stage(
+            f"{pipeline.name}.probe",
+            {"seed": self.seed, "users": pipeline.config.oracle.probes},
+            (smoothing.oracle, pipeline.sasrec, validation),
+            compute,
+            lambda folder: store.read_json(folder / "probe.json"),
+        )
+
+    def _examples(self) -> dict[str, Examples]:
+        """Validation and last training steps of the same users."""
+        pipeline = self.pipeline
+        everybody = pipeline.stages.get(pipeline.examples_stage("validation"))
+        able = np.flatnonzero(pipeline.split.train_end[everybody.user] >= 2)
+        rows = generator(self.seed, "probe").permutation(able)[: pipeline.config.oracle.probes]
+        validation = everybody.take(np.sort(rows))
+        chosen = set(validation.user.tolist())
+        steps = [[int(end) - 1] if user in chosen else [] for user, end in enumerate(pipeline.split.train_end)]
+        return {"validation": validation, "train": self.smoothing.pairing.language.training_candidates(steps)}
+
+
+def deltas(examples: Examples, scores: FloatArray) -> FloatArray:
+    """s(x, y_l) − s(x, y_w) for every candidate y_l but the target, float64 ``[n, size - 1]``."""
+    rows, size = np.arange(len(examples)), examples.candidates.shape[1]
+    difference = scores.astype(np.float64) - scores[rows, examples.position][:, None]
+    return difference[np.arange(size) != examples.position[:, None]].reshape(len(examples), size - 1)
+
+
+def accuracy(delta: FloatArray, *, seed: int) -> statistics.Interval:
+    """Share of randomly oriented pairs whose next item the scores name (a tie is right half the time); a user's pairs
+    are averaged first."""
+    first_is_chosen = generator(seed).random(delta.shape) < 0.5
+    speaks_for_first = np.where(first_is_chosen, -delta, delta) >= 0
+    return statistics.average((speaks_for_first == first_is_chosen).mean(axis=1))
+
+
+def fitted_tau(delta: FloatArray) -> float:
+    """The temperature of uniform pairs, whose law is known to be 0."""
+    return oracle.likeliest_tau(delta.ravel(), np.zeros(delta.size))
+
+
+def gap(delta: dict[str, FloatArray]) -> statistics.Interval:
+    """Mean ε of the validation steps minus that of the same users' last training steps, τ fitted on the former."""
+    tau = fitted_tau(delta["validation"])
+    means = {part: oracle.epsilon(d, np.zeros_like(d), tau, 0.5).mean(axis=1) for part, d in delta.items()}
+    return statistics.student(means["validation"] - means["train"])

@@ -48,7 +48,7 @@ class ModelConfig(Section):
     layers: int = Field(3, ge=1, description="tiny only")
     heads: int = Field(4, ge=1, description="tiny only")
     vocabulary: int = Field(4000, ge=300, description="tiny only: size of the BPE trained on the training titles")
-    context: int = Field(512, ge=16, description="tiny only: longest sequence of tokens")
+    context: int = Field(1024, ge=16, description="tiny only: longest sequence of tokens")
     training: Literal["full", "lora"] = "full"
     lora_rank: int = Field(8, ge=1)
     lora_alpha: int = Field(32, ge=1)

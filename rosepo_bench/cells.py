@@ -9,8 +9,9 @@ from typing import Any
 
 from rosepo_bench import store
 from rosepo_bench.config import PreferenceConfig
-from rosepo_bench.errors import UserError, nearest
-from rosepo_bench.methods import Method, PlainLM, Preference, Recommender
+from rosepo_bench.configure import validate
+from rosepo_bench.errors import UserError
+from rosepo_bench.methods import Method, PlainLM, Preference, Recommender, origin
 from rosepo_bench.pipeline.alignment import aligned
 from rosepo_bench.pipeline.base import Pipeline, Scored, Trained
 from rosepo_bench.pipeline.language import Language
@@ -24,12 +25,13 @@ ROBUST_MAX = 0.45  # beyond it the robust form's weights pass 10
 
 
 def preference_settings(method: Preference, common: PreferenceConfig, own: dict[str, Any]) -> PreferenceConfig:
-    """The settings of one method: the common ones, what its declaration changes, what ``[method.NAME]`` changes."""
-    table = {**common.model_dump(), **method.settings, **own}
-    for key in table:
-        if key not in PreferenceConfig.model_fields:
-            raise UserError(f"method.{method.name}: unknown key {key!r}; {nearest(key, PreferenceConfig.model_fields)}")
-    settings = _validated(method.name, table)
+    """The settings of one method: the common ones, what its declaration changes, what ``[method.NAME]`` changes.
+    UserError for unknown keys, values out of range, and settings that could not act on this method."""
+    idle = _idle_settings(method)
+    for key in (*method.settings, *own):
+        if key in idle:
+            raise UserError(f"method.{method.name}: {key!r} would have no effect on it ({idle[key]}); leave it out")
+    settings = validate({**common.model_dump(), **method.settings, **own}, PreferenceConfig, f"method.{method.name}.")
     if settings.form == "robust":
         worst = {"oracle": settings.epsilon_max, "constant": settings.epsilon, "zero": 0.0}[method.epsilon]
         if worst > ROBUST_MAX:
@@ -40,15 +42,23 @@ def preference_settings(method: Preference, common: PreferenceConfig, own: dict[
     return settings
 
 
-def _validated(name: str, table: dict[str, Any]) -> PreferenceConfig:
-    from pydantic import ValidationError
-
-    try:
-        return PreferenceConfig.model_validate(table)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise UserError(f"method.{name}.{key} = {problem['input']!r}: {problem['msg']}") from None
+def _idle_settings(method: Preference) -> dict[str, str]:
+    """Keys of the preference section that this method does not read, and why."""
+    own = {"semantic": "semantic_anchor semantic_temperature", "popularity": "popularity_exponent"}
+    own["self_hard"] = "self_hard_pool"
+    idle = {
+        key: f"its sampler is {method.sampler}"
+        for sampler, keys in own.items()
+        if method.sampler not in (sampler, "mixed")
+        for key in keys.split()
+    }
+    if method.epsilon != "constant":
+        idle["epsilon"] = f"its ε is {method.epsilon}"
+    if method.epsilon != "oracle":
+        idle["epsilon_max"] = f"its ε is {method.epsilon}"
+    if method.epsilon == "zero":
+        idle["form"] = "with ε = 0 both forms are DPO"
+    return idle
 
 
 @dataclass(frozen=True)
@@ -113,13 +123,19 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Hash of all that can change the record."""
-        return digest(
-            store.SCHEMA,
-            self.pipeline.name,
-            self.method.name,
-            self.pipeline.seed,
-            [s.key for s in self.stages],
-        )
+        named = [self.pipeline.name, self.method.name, origin(self.method.name), self.pipeline.seed]
+        stages = [stage.key for stage in self.stages]
+        return digest(store.SCHEMA, self.pipeline.config.profile, self.protocol, named, stages)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How candidates are ranked: it stands with every number."""
+        config = self.pipeline.config
+        return {
+            "name": "candidates",
+            "size": self.pipeline.dataset_config.candidates,
+            "score": config.scoring.score,
+        }
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     _selection(plan)
     plan.add_argument("--json", action="store_true", help="one JSON list, for schedulers")
     ls = verbs.add_parser("ls", help="list what there is")
-    ls.add_argument("what", choices=("datasets", "methods", "losses", "metrics", "profiles"))
+    ls.add_argument("what", choices=("datasets", "methods", "losses", "metrics", "profiles", "settings"))
     data = verbs.add_parser("data", help="fetch or describe a data set").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
@@ -89,6 +90,8 @@ def _out(verb: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb. Exit status: 0 done, 2 input that cannot be used, 3 some cells failed, 130 interrupted."""
     given = parser().parse_args(arguments)
+    if getattr(given, "offline", False):  # read by the hub's client when it is first imported
+        os.environ["HF_HUB_OFFLINE"] = "1"
     from rosepo_bench import verbs
 
     try:
@@ -99,5 +102,5 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
+    except BrokenPipeError:  # whoever read the output has gone; a run is then not complete
+        return 3 if given.verb == "run" else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from rosepo_bench import store
 from rosepo_bench.cells import Cell
+from rosepo_bench.errors import UserError
 from rosepo_bench.report.sections import Failure
 from rosepo_bench.store import Record
 
@@ -24,7 +25,11 @@ class Index:
     def read(cls, out: Path) -> Index:
         """The folder's index; an empty one for a new folder."""
         path = out / "index.json"
-        return cls(out, store.read_json(path) if path.is_file() else {})
+        cells = store.read_json(path) if path.is_file() else {}
+        fields = {"dataset", "method", "seed", "key", "failed"}
+        if not isinstance(cells, dict) or any(not fields <= set(entry) for entry in cells.values()):
+            raise UserError(f"{path}: not the index of an output folder; delete it and run again")
+        return cls(out, cells)
 
     def plan(self, planned: list[Cell]) -> None:
         """These cells are the current ones of their names; others stay as they are."""

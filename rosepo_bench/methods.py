@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from rosepo_bench.errors import UserError, nearest
@@ -62,7 +62,13 @@ def registry() -> dict[str, Method]:
     """Every method that is installed, by name; a name that two packages claim is refused."""
     found: dict[str, Method] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        method = entry.load()
+        try:
+            method = entry.load()
+        except Exception as error:  # another package's code, whatever is wrong with it
+            raise UserError(
+                f"method {entry.name!r} ({entry.value}, {_distribution(entry)}) cannot be imported: "
+                f"{type(error).__name__}: {error}; mend or remove that package"
+            ) from error
         if not isinstance(method, Recommender | PlainLM | Preference):
             raise UserError(f"method {entry.name!r} ({entry.value}) is a {type(method).__name__}, not a method")
         if method.name != entry.name:
@@ -73,6 +79,15 @@ def registry() -> dict[str, Method]:
     if not found:
         raise UserError("no methods are installed; install the package itself: pip install -e . --no-build-isolation")
     return found
+
+
+def origin(name: str) -> str:
+    """Package and version that declare a method: another version of it may compute something else."""
+    return ", ".join(_distribution(entry) for entry in entry_points(group=GROUP, name=name))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "no package"
 
 
 def select(names: list[str]) -> list[Method]:

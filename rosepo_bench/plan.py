@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rosepo_bench import methods
-from rosepo_bench.cells import Cell
-from rosepo_bench.config import RunConfig, for_dataset
+from rosepo_bench.cells import Cell, preference_settings
+from rosepo_bench.config import RunConfig
+from rosepo_bench.configure import for_dataset
 from rosepo_bench.data import catalog
 from rosepo_bench.errors import UserError, nearest
 from rosepo_bench.pipeline.base import Pipeline
@@ -29,12 +30,10 @@ class Places:
 def cells(config: RunConfig, places: Places) -> list[Cell]:
     """All cells, data set by data set. Every input is checked here, before any work: names, settings, files."""
     chosen = methods.select(config.methods)
-    unknown = sorted(set(config.method) - set(methods.registry()))
-    if unknown:
-        raise UserError(f"[method.{unknown[0]}]: there is no such method; {nearest(unknown[0], methods.registry())}")
     stages, planned = Stages(places.out), []
     for name in config.datasets:
         own = for_dataset(config, name)
+        _check_method_sections(own)
         dataset = own.datasets[name]
         resolved = catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
         for seed in range(config.first_seed, config.first_seed + config.seeds):
@@ -44,6 +43,18 @@ def cells(config: RunConfig, places: Places) -> list[Cell]:
     for cell in planned:
         _ = cell.key  # settings of methods are validated as keys are made
     return planned
+
+
+def _check_method_sections(config: RunConfig) -> None:
+    """``[method.NAME]`` sections of all methods, chosen or not."""
+    known = methods.registry()
+    for name, section in config.method.items():
+        if name not in known:
+            raise UserError(f"[method.{name}]: there is no such method; {nearest(name, known)}")
+        method = known[name]
+        if not isinstance(method, methods.Preference):
+            raise UserError(f"[method.{name}]: only methods with preference training have settings of their own")
+        preference_settings(method, config.preference, section)
 
 
 def is_done(cell: Cell) -> bool:

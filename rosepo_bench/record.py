@@ -41,11 +41,7 @@ def run(cell: Cell) -> None:
         "profile": cell.pipeline.config.profile,
         "config": _config(cell),
         "data": _data(cell),
-        "protocol": {
-            "name": "candidates",
-            "size": cell.pipeline.dataset_config.candidates,
-            "score": cell.pipeline.config.scoring.score,
-        },
+        "protocol": cell.protocol,
         "metrics": metrics.measure(rank),
         "preference": _preference(cell, best) if isinstance(cell.method, Preference) else None,
         "oracle": _oracle(cell),
@@ -163,7 +159,7 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
         "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
         "impl": ops.live(cell.pairing.settings.impl, device) if preference else "-",
         "device": device,
-        "threads": torch.get_num_threads(),
+        "threads": trained.get("threads", torch.get_num_threads()),
         "seconds": {
             **({"training": trained["seconds"]} if trained else {}),
             "scoring": scoring["seconds"],
@@ -175,7 +171,7 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
 def _epsilon_gaps(smoothing: Smoothing) -> dict[str, dict[str, float]]:
     def gap(unfolded: bool) -> dict[str, float]:
         validation, train = (smoothing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
-        return oracle.gap(validation, train).as_dict()
+        return oracle.gap(validation, train, smoothing.pairing.examples["train"].user).as_dict()
 
     return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}
 

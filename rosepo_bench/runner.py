@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import time
 import traceback
@@ -25,6 +26,7 @@ def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
     Returns the exit status: 0 if every cell is done, 3 if some failed."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need on a GPU
     torch.use_deterministic_algorithms(True)
     with store.Lock(places.out), progress.shown():
         planned = cells(config, places)
@@ -68,6 +70,8 @@ def _run_cell(cell: Cell, index: Index) -> None:
     log = index.out / "failures" / f"{cell.name.replace('/', '-')}.txt"
     try:
         record.run(cell)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         index.failed(cell, reason)

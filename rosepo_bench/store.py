@@ -282,6 +282,8 @@ def _explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _DENIED:
             raise UserError(f"{where}: {error.strerror}; change its mode or give another folder") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{where}: a file is in the way where a folder is wanted; give another folder") from error
         if error.errno == errno.ENOLCK:
             raise UserError(f"{where}: this file system cannot lock files; give another folder") from error
         raise

@@ -129,7 +129,7 @@ def _save(path: Path, trained: dict[str, nn.Parameter], optimizer: torch.optim.O
         tensors[f"weight.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value
-    facts = {"step": state.step, "seconds": state.seconds, "losses": state.losses}
+    facts = {**vars(state), "threads": torch.get_num_threads()}
     store.write_bytes(path, save(tensors, metadata={"state": json.dumps(facts)}))
 
 
@@ -147,4 +147,9 @@ def _restore(path: Path, trained: dict[str, nn.Parameter], optimizer: torch.opti
         torch.set_rng_state(file.get_tensor("rng"))
         if "rng.cuda" in file.keys() and torch.cuda.is_available():  # noqa: SIM118 (safe_open is no mapping)
             torch.cuda.set_rng_state(file.get_tensor("rng.cuda"))
-    return _State(facts["step"], facts["seconds"], facts["losses"])
+    if (began := facts.pop("threads")) != torch.get_num_threads():
+        progress.say(
+            f"  {path.parent.name}: began with {began} threads, goes on with {torch.get_num_threads()}: sums may "
+            "differ in their last digits from an uninterrupted run"
+        )
+    return _State(**facts)

@@ -9,15 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rosepo_bench.config import (
-    DatasetConfig,
-    RunConfig,
-    parse_setting,
-    profile_names,
-    read_profile,
-    set_key,
-    validate,
-)
+from rosepo_bench.config import DatasetConfig, RunConfig
+from rosepo_bench.configure import parse_setting, profile_names, read_profile, set_key, settings, validate
 from rosepo_bench.errors import UserError, nearest
 
 
@@ -35,25 +28,30 @@ def run_verb(given: argparse.Namespace) -> int:
 
 
 def configuration(given: argparse.Namespace) -> RunConfig:
-    """Profile, then ``--set``, then the selection."""
+    """Profile, then ``--set``, then the selection; all of it is judged before anything is left out."""
     table = read_profile(given.profile)
     for setting in given.set:
         set_key(table, *parse_setting(setting))
+    whole = validate(table, RunConfig)
+    changes: dict[str, Any] = {}
     if getattr(given, "seeds", None) is not None:
-        table["seeds"] = given.seeds
-    if getattr(given, "methods", None):
-        table["methods"] = _names(given.methods)
-    if getattr(given, "datasets", None):
-        known = table.get("datasets", {})
-        for name in _names(given.datasets):
-            if name not in known:
-                raise UserError(f"profile {given.profile} has no data set {name!r}; {nearest(name, known)}")
-        table["datasets"] = {name: known[name] for name in _names(given.datasets)}
-    return validate(table)
+        changes["seeds"] = given.seeds
+    if getattr(given, "methods", None) is not None:
+        changes["methods"] = _names(given.methods, "--methods")
+    if getattr(given, "datasets", None) is not None:
+        names = _names(given.datasets, "--datasets")
+        for name in names:
+            if name not in whole.datasets:
+                raise UserError(f"profile {given.profile} has no data set {name!r}; {nearest(name, whole.datasets)}")
+        changes["datasets"] = {name: table["datasets"][name] for name in names}
+    return validate({**table, **changes}, RunConfig)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"{option}: no name given")
+    return names
 
 
 def _places(given: argparse.Namespace, out: Path) -> Any:
@@ -70,8 +68,8 @@ def _default_cache() -> Path:
 
 
 def _selected(given: argparse.Namespace) -> RunConfig:
-    if not (given.all or given.datasets or given.methods):
-        raise UserError("nothing selected: give --all, or --datasets and --methods")
+    if not given.all and given.datasets is None and given.methods is None:
+        raise UserError("nothing selected: give --all, or --datasets or --methods (the other is then all)")
     return configuration(given)
 
 
@@ -98,6 +96,7 @@ def _ls(given: argparse.Namespace) -> int:
         "losses": _losses,
         "metrics": _metrics,
         "profiles": _profiles,
+        "settings": settings,
     }[given.what]()
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {text}" for name, text in rows))
@@ -143,6 +142,7 @@ def _data(given: argparse.Namespace) -> int:
         resolved = catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
         if given.action == "fetch":
             print(f"{given.name}: {resolved.kind}")
+            print(f"  terms: {resolved.spec.terms}")
             for file in resolved.files:
                 print(f"  {file.name}  {file.bytes} bytes  sha256 {file.sha256}")
             return 0
@@ -165,6 +165,8 @@ def _report(given: argparse.Namespace) -> int:
     from rosepo_bench.report import tables
 
     found = Index.read(given.out).everything()
+    if not any(found):
+        raise UserError(f"{given.out}: no records there; run `python -m rosepo_bench run` first, or give its --out")
     print(tables.render(*found))
     for path in tables.write_report(given.out, *found):
         print(f"written: {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,18 @@ def test_data_describe_refuses_unknown_names(capsys: pytest.CaptureFixture[str])
 def test_nothing_selected_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run"]) == 2
     assert "give --all" in capsys.readouterr().err
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["run", "--all", "--offline", "--out", str(tmp_path / "file")]) == 2
+    assert "a file is in the way where a folder is wanted" in capsys.readouterr().err
+
+
+def test_a_foreign_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "index.json").write_text('{"a": {"b": 1}}')
+    assert cli.main(["report", "--out", str(tmp_path)]) == 2
+    assert "not the index of an output folder" in capsys.readouterr().err
 
 
 def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,8 +44,7 @@ def save_model(kind: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gpt_neox"])
-def test_lora_on_a_transformers_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_lora_on_a_transformers_model(kind: str, tmp_path: Path) -> None:
     save_model(kind, tmp_path / kind)
     out = tmp_path / "out"
     settings = [
@@ -79,10 +78,7 @@ def test_lora_on_a_transformers_model(kind: str, tmp_path: Path, monkeypatch: py
     assert all("lora_" in name for name in names)
 
 
-def test_unsafe_and_unsuitable_models_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_unsafe_and_unsuitable_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model("qwen3", tmp_path / "model")
     (weights,) = (tmp_path / "model").glob("*.safetensors")
     torch.save(torch.load, tmp_path / "model" / "pytorch_model.bin")  # a pickle is no weights file

@@ -83,6 +83,15 @@ def test_what_is_no_method_is_refused(strangers: Path) -> None:
         registry()
 
 
+def test_a_package_that_cannot_be_imported_is_named(strangers: Path) -> None:
+    (strangers / "strangers.py").write_text("import there_is_no_such_module")
+    sys.modules.pop("strangers", None)
+    with pytest.raises(
+        UserError, match=r"'alphabetical' \(strangers:RECENT, strangers 1.0\) cannot be imported: ModuleNot"
+    ):
+        registry()
+
+
 def test_settings_of_a_method_stand_above_the_common_ones() -> None:
     method = Preference(name="m", summary="", sampler="uniform", epsilon="oracle", settings={"beta": 0.2, "lr": 1e-3})
     settings = preference_settings(method, PreferenceConfig(beta=3.0, batch=7), {"beta": 0.5})

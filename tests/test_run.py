@@ -115,7 +115,7 @@ REFUSED = [
     (["--set", "preference.bta=1"], "unknown key 'preference.bta'; did you mean 'beta'?"),
     (["--set", "preference.beta=big"], "preference.beta = 'big'"),
     (["--set", "preference.epsilon=0.7"], "preference.epsilon = 0.7"),
-    (["--set", "method.rosepo.epsilonmax=0.3"], "unknown key 'epsilonmax'; did you mean 'epsilon_max'?"),
+    (["--set", "method.rosepo.epsilonmax=0.3"], "unknown key 'method.rosepo.epsilonmax'; did you mean 'epsilon_max'?"),
     (["--set", 'method.rosepo.form="robust"'], "the robust form takes ε up to 0.45, the settings allow 0.5"),
     (["--set", "method.rosepos.beta=1"], "did you mean 'rosepo'?"),
     (["--methods", "rosep"], "unknown method 'rosep'; did you mean 'rosepo'?"),
@@ -129,6 +129,19 @@ REFUSED = [
     (["--set", "datasets.steam.synthetic=never"], "steam_reviews.json"),
     (["--profile", "dmeo"], "unknown profile 'dmeo'; did you mean 'demo'?"),
     (["--set", "seeds"], "expected key=value"),
+    (["--set", "preference.beta=0.1\nx=3"], "expected key=value"),
+    (["--set", "datasets=1"], "datasets = 1"),
+    (["--datasets", "steam", "--set", "datasets.staem.users=10"], "datasets.staem"),
+    (["--datasets", ","], "--datasets: no name given"),
+    (["--set", "model.heads=3"], "must be an even multiple of heads = 3"),
+    (["--set", "sasrec.heads=3"], "must be a multiple of heads = 3"),
+    (["--set", "datasets.steam.overrides.threads=1"], "'threads' cannot differ between data sets"),
+    (["--set", "datasets.steam.overrides.sft.epoch=1"], "did you mean 'epochs'?"),
+    (["--set", "method.dpo.epsilon=0.3"], "'epsilon' would have no effect on it (its ε is zero)"),
+    (["--set", "method.dpo.semantic_anchor=target"], "'semantic_anchor' would have no effect on it (its sampler is"),
+    (["--methods", "popularity", "--set", "method.rosepo.pairs=0"], "method.rosepo.pairs = 0"),
+    (["--set", "method.sft.pairs=3"], "only methods with preference training have settings of their own"),
+    (["--methods", "dpo", "--set", "preference.impl=cuda"], "choose impl='cpp' or 'auto'"),
 ]
 
 

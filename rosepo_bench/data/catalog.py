@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rosepo_bench import progress
 from rosepo_bench.config import DatasetConfig
 from rosepo_bench.data import atomic, fetch, sequences
 from rosepo_bench.data.sources import SOURCES, Layout, SourceSpec
@@ -147,7 +148,8 @@ def _fetched(spec: SourceSpec, places: list[Path], cache_dir: Path, offline: boo
         try:
             path = fetch.download(archive, cache_dir / "archives")
             fetch.unpack(archive, path, cache_dir / spec.name)
-        except UserError as error:
+        except fetch.UnreachableError as error:
+            progress.say(f"{error}")
             failures.append(str(error))
             continue
         found = _search(spec, [cache_dir / spec.name])

@@ -24,6 +24,10 @@ TIMEOUT_S = 30
 PIP_TIMEOUT_S = 300
 
 
+class UnreachableError(UserError):
+    """Nothing arrived; another place may be tried. A file that arrived wrong is not this error."""
+
+
 @dataclass(frozen=True)
 class Archive:
     """A zip (or wheel) that holds the raw files. ``checksum`` is ``md5:…`` or ``sha256:…``, empty where
@@ -42,7 +46,10 @@ def download(archive: Archive, folder: Path) -> Path:
     target = folder / archive.file
     if target.is_file():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); give another --cache-dir") from None
     progress.say(f"fetching {archive.file} ({archive.where})")
     if archive.how == "pip":
         _pip(archive, target)
@@ -135,7 +142,7 @@ def _http(archive: Archive, target: Path) -> None:
             archive.where, archive.checksum or None, fname=target.name, path=target.parent, downloader=loader
         )
     except requests.exceptions.RequestException as error:
-        raise UserError(f"{archive.where}: cannot be fetched ({type(error).__name__})") from None
+        raise UnreachableError(f"{archive.where}: cannot be fetched ({type(error).__name__})") from None
     except ValueError as error:
         raise UserError(f"{archive.where}: not the file that was published: {error}") from None
 
@@ -150,10 +157,10 @@ def _pip(archive: Archive, target: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:
-            raise UserError(f"{archive.where}: pip took longer than {PIP_TIMEOUT_S} s") from None
+            raise UnreachableError(f"{archive.where}: pip took longer than {PIP_TIMEOUT_S} s") from None
         wheel = Path(folder) / archive.file
         if done.returncode or not wheel.is_file():
             reason = (done.stderr.strip().splitlines() or ["no wheel of that name"])[-1]
-            raise UserError(f"{archive.where}: pip cannot fetch it: {reason}")
+            raise UnreachableError(f"{archive.where}: pip cannot fetch it: {reason}")
         verify(wheel, archive.checksum)
         wheel.replace(target)

@@ -71,14 +71,14 @@ class Window:
         return self.stop - self.start
 
 
-def sft_windows(train_end: IntArray, size: int, *, seed: int, epoch: int) -> list[Window]:
-    """Every training step once, cut into windows of ``size`` items whose offset is drawn a user and an epoch; in the
-    shuffled order of the epoch. A pure function of (seed, epoch)."""
+def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
+    """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
+    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch)."""
     draw = generator(seed, "sft", "windows", epoch)
     windows = []
-    for user, end in enumerate(train_end):
-        first = int(draw.integers(1, size + 1))
-        cuts = [0, *range(min(first, int(end)), int(end), size), int(end)]
+    for user, end in enumerate(train_end.tolist()):
+        cut = first + int(draw.integers(1, size + 1))
+        cuts = [first, *range(min(cut, end), end, size), end]
         windows += [Window(user, a, b) for a, b in itertools.pairwise(cuts) if b > a]
     return [windows[index] for index in draw.permutation(len(windows))]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from rosepo_bench.training import FitReport
 
 
@@ -29,4 +31,5 @@ class Meter:
             "tokens_per_s": self.tokens / seconds if seconds else None,
             "pairs_per_s": self.pairs / seconds if seconds and self.pairs else None,
             "peak_memory_bytes": peak_memory,
+            "threads": torch.get_num_threads(),
         }

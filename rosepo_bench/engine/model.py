@@ -139,8 +139,6 @@ def refuse_unsuitable(config: Any) -> None:
 def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if config.hidden % config.heads or (config.hidden // config.heads) % 2:
-        raise UserError(f"model.hidden = {config.hidden} must be an even multiple of model.heads = {config.heads}")
     shape = LlamaConfig(
         vocab_size=encoder.size,
         hidden_size=config.hidden,

@@ -13,6 +13,7 @@ from rosepo_bench.engine.examples import Window, sft_windows
 from rosepo_bench.engine.forest import Tree, batches, collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.errors import UserError
 from rosepo_bench.training import FitReport, Schedule, fit
 
 
@@ -23,6 +24,7 @@ def train_sft(
     config: SFTConfig,
     *,
     window: int,
+    first: int,
     seed: int,
     meter: Meter,
     batch_tokens: int,
@@ -30,9 +32,9 @@ def train_sft(
     checkpoint_seconds: float,
     label: str,
 ) -> FitReport:
-    """Trains ``model`` on the training steps ``[0, train_end[u])`` of all users, cut into windows of ``window`` items
-    whose trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
-    schedule_of_batches = plan_batches(train_end, config, window=window, seed=seed)
+    """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
+    items whose trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
+    schedule_of_batches = plan_batches(train_end, config, window=window, first=first, seed=seed)
 
     def backward(step: int) -> float:
         trees = [tree_of(window) for window in schedule_of_batches[step]]
@@ -58,14 +60,19 @@ def train_sft(
     )
 
 
-def plan_batches(train_end: IntArray, config: SFTConfig, *, window: int, seed: int) -> list[list[Window]]:
+def plan_batches(
+    train_end: IntArray, config: SFTConfig, *, window: int, first: int = 0, seed: int
+) -> list[list[Window]]:
     """Windows of each optimizer step: at least ``config.batch`` responses a step, ``config.epochs`` times all steps."""
-    wanted = round(config.epochs * int(np.sum(train_end)))
+    steps = int(np.maximum(train_end - first, 0).sum())
+    wanted = round(config.epochs * steps)
+    if not wanted:
+        raise UserError(f"sft.epochs = {config.epochs} of {steps} training steps is less than one; raise it")
     planned: list[list[Window]] = []
     current: list[Window] = []
     seen, epoch = 0, 0
     while seen < wanted:
-        for candidate in sft_windows(train_end, window, seed=seed, epoch=epoch):
+        for candidate in sft_windows(train_end, window, first=first, seed=seed, epoch=epoch):
             current.append(candidate)
             seen += len(candidate)
             if sum(map(len, current)) >= config.batch:

@@ -81,7 +81,7 @@ class Language:
             "device": models.device_of(model).type,
             "files": _model_files(model.name, self.pipeline.stages.out),
             "prompt": prompt.model_dump(),
-            "listed": [dataset.candidates, dataset.seed] if prompt.candidates else [],
+            "listed": dataset.candidates if prompt.candidates else 0,
             "template": self.template.digest,
             "seed": self.seed,
         }
@@ -119,6 +119,7 @@ class Language:
                     self._tree_maker(model.context),
                     config.sft,
                     window=config.prompt.history + 1,
+                    first=1 if config.prompt.candidates else 0,
                     seed=derive(self.seed, "sft"),
                     meter=meter,
                     batch_tokens=config.batch_tokens,
@@ -142,29 +143,18 @@ class Language:
         return make
 
     def _listed(self) -> Callable[[int, int], IntArray]:
-        """The candidates of every training step, for prompts that list them. A user's first item has no history and
-        so no example; its prompt lists those of the second step with the target put in."""
-        pipeline = self.pipeline
-        steps = [range(1, int(end)) for end in pipeline.split.train_end]
+        """The candidates of every training step with a history, for prompts that list them."""
+        steps = [range(1, int(end)) for end in self.pipeline.split.train_end]
         drawn = self.training_candidates(steps)
         row = {(int(u), int(s)): n for n, (u, s) in enumerate(zip(drawn.user, drawn.step, strict=True))}
-
-        def listed(user: int, step: int) -> IntArray:
-            if step > 0:
-                return drawn.candidates[row[user, step]]
-            first = drawn.candidates[row[user, 1]].copy()
-            first[drawn.position[row[user, 1]]] = pipeline.data.sequences[user][0]
-            return first
-
-        return listed
+        return lambda user, step: drawn.candidates[row[user, step]]
 
     def training_candidates(self, steps: list[range] | list[list[int]]) -> Examples:
         """Training prompts with candidates of their own, for the given steps of each user."""
         pipeline = self.pipeline
         config = pipeline.dataset_config
-        return candidates.draw(
-            pipeline.data, pipeline.split, "train", seed=config.seed, size=config.candidates, steps=steps
-        )
+        seed = derive(self.seed, "training candidates")
+        return candidates.draw(pipeline.data, pipeline.split, "train", seed=seed, size=config.candidates, steps=steps)
 
     # --- scores -----------------------------------------------------------------------------------------------------
 

@@ -159,10 +159,11 @@ class Pairing:
         examples = self.examples[part]
         if not self.language.prompter.with_candidates:
             return examples
-        listed = examples.candidates.copy()
+        listed, draw = examples.candidates.copy(), generator(self.seed, "slots", part)
         for row, item in enumerate(self.titles(part)[:, 1]):
-            if item not in listed[row]:
-                listed[row, 0 if examples.position[row] else 1] = item
+            slot = (examples.position[row] + draw.integers(1, listed.shape[1])) % listed.shape[1]
+            if item not in listed[row]:  # in any place but the target's: a fixed one would give it away
+                listed[row, slot] = item
         return replace(examples, candidates=listed)
 
     def _logps(self, trained: Stage[Trained], examples: Examples, items: IntArray, label: str) -> FloatArray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rosepo_bench import store
 from rosepo_bench.data.types import FloatArray
+from rosepo_bench.errors import UserError
 from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
 from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.preference import oracle
@@ -86,7 +87,13 @@ class Smoothing:
         return Stage(f"{self.pipeline.name}.judged.{self.pairing.sampler}", inputs, parents, compute, _read_judged)
 
     def _temperatures(self, delta: FloatArray) -> dict[str, Temperature]:
-        pipeline, drawn = self.pipeline, self.stages.get(self.pairing.rejected)["validation"]
+        both = self.stages.get(self.pairing.rejected)
+        pipeline, drawn = self.pipeline, both["validation"]
+        if lacking := set(both["train"].kind) - set(drawn.kind):
+            raise UserError(
+                f"{pipeline.name}: no validation pair of kind {', '.join(sorted(lacking))} to fit a temperature on, "
+                f"among {len(drawn.kind)}; raise preference.validation_pairs, or evaluate more users"
+            )
         taken = np.log1p(popularity.counts(pipeline.training, pipeline.data.items))[self.pairing.titles("validation")]
         law, popular = self._law(drawn), taken[:, 1] - taken[:, 0]
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,19 @@ from rosepo_bench import __version__, progress, store
 from rosepo_bench.seeds import digest
 
 T = TypeVar("T")
+
+# What can change a stage's result; reports, the command line and the runner cannot.
+COMPUTING = ("data", "engine", "evaluation", "pipeline", "preference", "recommenders", "seeds.py", "training.py")
+
+
+@functools.cache
+def code_digest() -> str:
+    """sha256 over the package's computing sources: results of other code are other results."""
+    root = Path(__file__).resolve().parents[1]
+    paths = [
+        path for name in COMPUTING for path in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
+    ]
+    return digest(__version__, *(part for path in sorted(paths) for part in (path.name, path.read_bytes())))
 
 
 @dataclass(frozen=True)
@@ -28,8 +42,8 @@ class Stage(Generic[T]):
 
     @cached_property
     def key(self) -> str:
-        """sha256 over name, inputs, parents and the package's version."""
-        return digest(self.name, __version__, self.inputs, [parent.key for parent in self.parents])
+        """sha256 over name, inputs, parents and the code that computes."""
+        return digest(self.name, code_digest(), self.inputs, [parent.key for parent in self.parents])
 
     @property
     def label(self) -> str:

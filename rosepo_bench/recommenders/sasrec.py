@@ -60,8 +60,6 @@ class SASRec(nn.Module):
 
     def __init__(self, items: int, config: SASRecConfig) -> None:
         super().__init__()
-        if config.hidden % config.heads:
-            raise UserError(f"sasrec.hidden = {config.hidden} is not a multiple of sasrec.heads = {config.heads}")
         self.items, self.config = items, config
         self.item = nn.Embedding(items + 1, config.hidden, padding_idx=0)
         self.position = nn.Embedding(config.length, config.hidden)

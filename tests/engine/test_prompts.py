@@ -131,3 +131,10 @@ def test_window_tree_trains_on_every_title() -> None:
     tree = window_tree(prompter(), sequence, Window(0, 0, 4), context=256)
     assert tree.target.tolist() == np.concatenate([prompter().response(item) for item in sequence]).tolist()
     assert len(tree) == len(prompter().prompt(sequence)) - 1  # the last end token predicts nothing, but is a target
+
+
+def test_prompts_that_list_candidates_leave_first_items_out() -> None:
+    ends = np.array([0, 1, 2, 30])
+    windows = sft_windows(ends, 7, first=1, seed=0, epoch=0)
+    seen = [(w.user, step) for w in windows for step in range(w.start, w.stop)]
+    assert sorted(seen) == [(user, step) for user, end in enumerate(ends) for step in range(1, end)]

@@ -100,7 +100,7 @@ def test_summary_and_gap() -> None:
     assert found["counts"] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
     assert found["edges"] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
     assert (found["mean"], found["sd"]) == pytest.approx((values.mean(), values.std()))
-    found = oracle.gap(np.array([0.3, 0.1]), np.array([0.1, 0.1]))
+    found = oracle.gap(np.array([0.3, 0.1]), np.array([0.1, 0.1, 0.0, 0.2]), np.array([0, 0, 5, 5]))
     assert found.value == pytest.approx(0.1)
     assert found.high - found.value == pytest.approx(1.959964 * np.sqrt(0.01 / 2))
 

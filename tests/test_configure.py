@@ -1,0 +1,43 @@
+"""The configuration as people write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rosepo_bench.config import RunConfig
+from rosepo_bench.configure import for_dataset, profile_names, read_profile, set_key, settings, validate
+from rosepo_bench.errors import UserError
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_packaged_profiles_are_valid(name: str) -> None:
+    config = validate(read_profile(name), RunConfig)
+    assert config.profile == name
+    assert config.about
+    for dataset in config.datasets:
+        for_dataset(config, dataset)
+
+
+def test_overrides_change_their_own_keys_and_no_others() -> None:
+    table = read_profile("demo")
+    set_key(table, "datasets.steam.overrides.sft.epochs", 2.0)
+    set_key(table, "sft.lr", 1e-4)
+    config = for_dataset(validate(table, RunConfig), "steam")
+    assert (config.sft.epochs, config.sft.batch, config.sft.lr) == (2.0, 32, 1e-4)
+
+
+def test_every_setting_is_explained() -> None:
+    found = dict(settings())
+    assert len(found) > 60
+    assert not [name for name, text in found.items() if not text or text.startswith("None")]
+    assert "default 0.05" in found["preference.semantic_temperature"]
+
+
+def test_a_profile_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    for number, content in enumerate((b"seeds = ", 'about = "\xe9"'.encode("latin-1"))):
+        path = tmp_path / f"{number}.toml"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not readable as TOML in UTF-8"):
+            read_profile(str(path))

@@ -1,0 +1,95 @@
+"""Every option of the schema that changes how a run works is run once, and acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import MICRO, results
+
+from rosepo_bench import cli
+
+Found = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
+
+
+def run(out: Path, *settings: str, methods: str = "sft,rosepo") -> Found:
+    """The records of a run in this process."""
+    line = ["run", "--methods", methods, "--profile", str(MICRO), "--out", str(out), "--offline"]
+    for setting in settings:
+        line += ["--set", setting]
+    assert cli.main([*line, "--cache-dir", str(out / "cache")]) == 0
+    return results(out)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return run(tmp_path_factory.mktemp("plain"))
+
+
+def scores(found: Found, method: str) -> np.ndarray:
+    return found[f"steam/{method}/0"][1]["scores"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "preference.self_hard_pool=catalogue",
+        "preference.semantic_anchor=target",
+        "preference.popularity_exponent=0.0",
+        "preference.beta=0.1",
+        "preference.epochs=2",
+        "oracle.correct_for_sampler=false",
+        "oracle.folds=3",
+        'method.rosepo.form="robust"',
+    ],
+)
+def test_preference_options_reach_the_method_and_not_sft(plain: Found, setting: str, tmp_path: Path) -> None:
+    extra = ["method.rosepo.epsilon_max=0.4"] if "robust" in setting else []
+    found = run(tmp_path, setting, *extra)
+    assert np.array_equal(scores(found, "sft"), scores(plain, "sft"))
+    assert not np.array_equal(scores(found, "rosepo"), scores(plain, "rosepo"))
+
+
+def test_the_reference_loss_trains_to_the_same_model(plain: Found, tmp_path: Path) -> None:
+    found = run(tmp_path, "preference.impl=reference")
+    np.testing.assert_allclose(scores(found, "rosepo"), scores(plain, "rosepo"), rtol=0, atol=1e-3)
+
+
+def test_candidates_in_the_prompt(plain: Found, tmp_path: Path) -> None:
+    found = run(tmp_path, "prompt.candidates=true", "prompt.history=5")
+    assert not np.array_equal(scores(found, "sft"), scores(plain, "sft"))
+    assert found["steam/rosepo/0"][0]["preference"]["pairs_seen"] == 120
+
+
+def test_mean_scores_are_sums_over_lengths(plain: Found, tmp_path: Path) -> None:
+    found = run(tmp_path, "scoring.score=mean", methods="sft")
+    lengths = scores(plain, "sft") / scores(found, "sft")
+    np.testing.assert_allclose(lengths, np.round(lengths), atol=1e-3)
+    assert found["steam/sft/0"][0]["protocol"]["score"] == "mean"
+
+
+def test_temporal_split(tmp_path: Path) -> None:
+    found = run(tmp_path, "datasets.steam.split=temporal", "datasets.steam.core=3", methods="sasrec,sft,rosepo")
+    record = found["steam/rosepo/0"][0]
+    assert record["data"]["split"] == "temporal"
+    assert 0 < record["data"]["users"] < 150
+
+
+def test_bfloat16_runs(plain: Found, tmp_path: Path) -> None:
+    found = run(tmp_path, "model.dtype=bfloat16")
+    assert np.abs(scores(found, "sft") - scores(plain, "sft")).max() > 1e-3
+    assert np.isfinite(scores(found, "rosepo")).all()
+
+
+def test_a_subset_of_users_and_a_shorter_list(tmp_path: Path) -> None:
+    found = run(tmp_path, "datasets.steam.users=40", "datasets.steam.candidates=10", methods="sft,dpo")
+    assert scores(found, "sft").shape == (40, 10)
+
+
+def test_seeds_are_averaged_in_the_report(tmp_path: Path) -> None:
+    found = run(tmp_path, "seeds=2", methods="popularity,sft,dpo")
+    assert {cell.rpartition("/")[2] for cell in found} == {"0", "1"}
+    text = (tmp_path / "report.md").read_text()
+    assert "seeds 0, 1" in text or "seeds 0-1" in text or "seed 0, 1" in text

@@ -145,7 +145,8 @@ ORACLE_CAPTION = paragraph(
     "first of uniform candidates, then of each kind of pair that a method trains on. ε gap: mean ε of validation",
     "pairs minus that of training pairs, wide for an oracle that has memorised the latter (without folds). The",
     "oracle's own compares each user's validation step with his last training step, neighbours in time; a method's",
-    "pairs reach further back, so that drift is in theirs.",
+    "pairs reach further back, so that drift is in theirs. Self-hard rejected items are drawn without chance: their ε",
+    "goes without the sampler's law, that of all others holds it.",
 )
 
 

@@ -33,11 +33,11 @@ def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
         if force:
             _forget(planned)
         index = Index.read(places.out)
-        index.plan(planned)
         groups = [list(group) for _, group in itertools.groupby(planned, key=lambda cell: cell.pipeline.name)]
         waiting = [[cell for cell in group if not is_done(cell)] for group in groups]
         for unfinished in waiting:
             _check(unfinished)
+        index.plan(planned)
         for group, unfinished in zip(groups, waiting, strict=True):
             if unfinished:
                 _run_dataset(group, unfinished, index)

@@ -171,6 +171,7 @@ def test_bad_input_is_refused_before_any_work(
     assert message in capsys.readouterr().err
     assert not list(out.glob("records/**/*.json"))
     assert not list(out.glob("stages/*sft*"))
+    assert not (out / "index.json").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rosepo_bench.errors import UserError, nearest
+from rosepo_bench.seeds import digest
 
 if TYPE_CHECKING:
     from rosepo_bench.data.types import Examples, FloatArray
@@ -81,9 +84,14 @@ def registry() -> dict[str, Method]:
     return found
 
 
-def origin(name: str) -> str:
-    """Package and version that declare a method: another version of it may compute something else."""
-    return ", ".join(_distribution(entry) for entry in entry_points(group=GROUP, name=name))
+def origin(name: str) -> list[str]:
+    """Package, version and hash of the module that declare a method: other code may compute something else."""
+    found = []
+    for entry in entry_points(group=GROUP, name=name):
+        source = getattr(sys.modules.get(entry.module), "__file__", None)
+        code = Path(source).read_bytes() if source else b""
+        found += [_distribution(entry), digest(code)]
+    return found
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -114,6 +114,7 @@ def test_a_failed_cell_is_isolated_and_named(finished: Path, tmp_path: Path) -> 
 REFUSED = [
     (["--set", "preference.bta=1"], "unknown key 'preference.bta'; did you mean 'beta'?"),
     (["--set", "preference.beta=big"], "preference.beta = 'big'"),
+    (["--set", "sft.epochs=inf"], "sft.epochs = inf"),
     (["--set", "preference.epsilon=0.7"], "preference.epsilon = 0.7"),
     (["--set", "method.rosepo.epsilonmax=0.3"], "unknown key 'method.rosepo.epsilonmax'; did you mean 'epsilon_max'?"),
     (["--set", 'method.rosepo.form="robust"'], "the robust form takes ε up to 0.45, the settings allow 0.5"),

@@ -148,7 +148,7 @@ def _fetched(spec: SourceSpec, places: list[Path], cache_dir: Path, offline: boo
         try:
             path = fetch.download(archive, cache_dir / "archives")
             fetch.unpack(archive, path, cache_dir / spec.name)
-        except fetch.UnreachableError as error:
+        except fetch.FetchError as error:
             progress.say(f"{error}")
             failures.append(str(error))
             continue

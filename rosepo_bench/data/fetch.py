@@ -24,8 +24,9 @@ TIMEOUT_S = 30
 PIP_TIMEOUT_S = 300
 
 
-class UnreachableError(UserError):
-    """Nothing arrived; another place may be tried. A file that arrived wrong is not this error."""
+class FetchError(UserError):
+    """A place did not give the published file: no route, or (behind a login page, say) something else. Another place,
+    with a checksum of its own, may be tried, and both are told."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ def _http(archive: Archive, target: Path) -> None:
             archive.where, archive.checksum or None, fname=target.name, path=target.parent, downloader=loader
         )
     except requests.exceptions.RequestException as error:
-        raise UnreachableError(f"{archive.where}: cannot be fetched ({type(error).__name__})") from None
+        raise FetchError(f"{archive.where}: cannot be fetched ({type(error).__name__})") from None
     except ValueError as error:
-        raise UserError(f"{archive.where}: not the file that was published: {error}") from None
+        raise FetchError(f"{archive.where}: not the file that was published: {error}") from None
 
 
 def _pip(archive: Archive, target: Path) -> None:
@@ -157,10 +158,10 @@ def _pip(archive: Archive, target: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:
-            raise UnreachableError(f"{archive.where}: pip took longer than {PIP_TIMEOUT_S} s") from None
+            raise FetchError(f"{archive.where}: pip took longer than {PIP_TIMEOUT_S} s") from None
         wheel = Path(folder) / archive.file
         if done.returncode or not wheel.is_file():
             reason = (done.stderr.strip().splitlines() or ["no wheel of that name"])[-1]
-            raise UnreachableError(f"{archive.where}: pip cannot fetch it: {reason}")
+            raise FetchError(f"{archive.where}: pip cannot fetch it: {reason}")
         verify(wheel, archive.checksum)
         wheel.replace(target)

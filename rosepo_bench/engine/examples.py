@@ -61,14 +61,16 @@ def grouped(
 
 @dataclass(frozen=True)
 class Window:
-    """Steps ``[start, stop)`` of a user's sequence that SFT trains on in one tree, history from ``start`` on."""
+    """Steps ``[start, stop)`` of a user's sequence that stand in one tree of SFT, history from ``start`` on. Those from
+    ``first`` on are trained on; they count as its length."""
 
     user: int
     start: int
     stop: int
+    first: int = 0
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return max(0, self.stop - max(self.start, self.first))
 
 
 def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
@@ -77,9 +79,10 @@ def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, ep
     draw = generator(seed, "sft", "windows", epoch)
     windows = []
     for user, end in enumerate(train_end.tolist()):
-        cut = first + int(draw.integers(1, size + 1))
-        cuts = [first, *range(min(cut, end), end, size), end]
-        windows += [Window(user, a, b) for a, b in itertools.pairwise(cuts) if b > a]
+        cut = int(draw.integers(1, size + 1))
+        cuts = [0, *range(min(cut, end), end, size), end]
+        windows += [Window(user, a, b, first) for a, b in itertools.pairwise(cuts)]
+    windows = [window for window in windows if len(window)]
     return [windows[index] for index in draw.permutation(len(windows))]
 
 
@@ -96,6 +99,8 @@ def window_tree(
     items = sequence[window.start : window.stop]
     pairs = []
     for place, item in enumerate(items):
+        if window.start + place < window.first:
+            continue
         listed = None if candidates is None else candidates(window.user, window.start + place)
         pairs.append((prompter.prompt(items[:place], listed), prompter.response(item)))
     return build(pairs, context=context)

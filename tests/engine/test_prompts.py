@@ -133,8 +133,15 @@ def test_window_tree_trains_on_every_title() -> None:
     assert len(tree) == len(prompter().prompt(sequence)) - 1  # the last end token predicts nothing, but is a target
 
 
-def test_prompts_that_list_candidates_leave_first_items_out() -> None:
+def test_prompts_that_list_candidates_train_on_no_first_item_and_read_it() -> None:
     ends = np.array([0, 1, 2, 30])
     windows = sft_windows(ends, 7, first=1, seed=0, epoch=0)
-    seen = [(w.user, step) for w in windows for step in range(w.start, w.stop)]
+    seen = [(w.user, step) for w in windows for step in range(max(1, w.start), w.stop)]
     assert sorted(seen) == [(user, step) for user, end in enumerate(ends) for step in range(1, end)]
+    assert sum(map(len, windows)) == len(seen)
+    sequence = np.array([0, 1, 2, 3], dtype=np.int32)
+    made = prompter(candidates=True)
+    tree = window_tree(made, sequence, Window(0, 0, 4, first=1), context=512, candidates=lambda user, step: sequence)
+    assert tree.sequences == 3
+    read = ENCODER.decode(tree.tokens[: len(made.header) + len(made.titles[0]) - 1])
+    assert read == TEMPLATE.header + TITLES[0]

@@ -73,7 +73,7 @@ def _scores(cell: Cell) -> tuple[FloatArray, dict[str, Any]]:
         raise UserError(f"method {cell.method.name}: scores of shape {scores.shape}, one a candidate is needed")
     seconds = max(time.monotonic() - began, 1e-9)
     rate = len(scores) / seconds
-    return scores, {"seconds": seconds, "users_per_s": rate, "peak_memory_bytes": memory.bytes}
+    return scores, {"seconds": seconds, "users_per_s": rate, **memory.report()}
 
 
 def _stage_keys(cell: Cell) -> dict[str, str]:
@@ -150,13 +150,14 @@ def _oracle(cell: Cell) -> dict[str, Any] | None:
 def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str, Any]:
     trained = cell.pipeline.stages.get(cell.trained).report if cell.trained else {}
     device = "cpu" if cell.scored is None else models.device_of(cell.pipeline.config.model).type
-    peaks = [trained.get("peak_memory_bytes"), scoring.get("peak_memory_bytes")]
+    peak = max((part for part in (trained, scoring) if part), key=lambda part: int(part["peak_memory_bytes"]))
     preference = isinstance(cell.method, Preference)
     return {
         "training_tokens_per_s": trained.get("tokens_per_s"),
         "pairs_per_s": trained.get("pairs_per_s"),
         "scoring_users_per_s": scoring["users_per_s"],
-        "peak_memory_bytes": max((peak for peak in peaks if peak is not None), default=None),
+        "peak_memory_bytes": peak["peak_memory_bytes"],
+        "peak_memory_since": peak["peak_memory_since"],
         "impl": ops.live(cell.pairing.settings.impl, device) if preference else "-",
         "device": device,
         "threads": trained.get("threads", torch.get_num_threads()),

@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real development data; it is read where it lies and never copied into the project."""
+    """The folder of real data; it is read where it lies and never copied into the project."""
     given = os.environ.get("ROSEPO_SHARED_DATA")
     folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():

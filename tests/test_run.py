@@ -40,6 +40,8 @@ def test_records_hold_what_the_tables_need(finished: Path) -> None:
     assert preference["pairs_seen"] == 120
     assert 0 < preference["epsilon"]["mean"] < 0.5
     assert sum(preference["epsilon"]["counts"]) == 120
+    whole = json.loads(next(finished.glob("records/steam/rosepo/*/record.json")).read_text())
+    assert whole["throughput"]["peak_memory_since"] in ("block", "process start")
     assert set(preference["margin_accuracy"]) == {"before", "after"}
     assert set(record["oracle"]["temperatures"]) == {"self_hard", "semantic", "popularity"}
     assert found["steam/dpo/0"][0]["preference"]["epsilon"]["mean"] == 0

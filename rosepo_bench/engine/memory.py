@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,10 @@ class PeakMemory:
             self.bytes = torch.cuda.max_memory_allocated(self.device)
         else:
             self.bytes = _high_water()
+
+    def report(self) -> dict[str, Any]:
+        """The figure and what it counts from, as stages and records hold them."""
+        return {"peak_memory_bytes": self.bytes, "peak_memory_since": self.since}
 
 
 def _high_water() -> int:

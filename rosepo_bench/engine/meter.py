@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.training import FitReport
 
 
@@ -23,13 +24,13 @@ class Meter:
         self.tokens += tokens
         self.pairs += pairs
 
-    def report(self, fit: FitReport, peak_memory: int) -> dict[str, Any]:
+    def report(self, fit: FitReport, memory: PeakMemory) -> dict[str, Any]:
         """Rates over the seconds of this process; None where a resumed run had nothing left to do."""
         seconds = fit.session_seconds + self.preparation if fit.session_seconds else 0.0
         return {
             **asdict(fit),
             "tokens_per_s": self.tokens / seconds if seconds else None,
             "pairs_per_s": self.pairs / seconds if seconds and self.pairs else None,
-            "peak_memory_bytes": peak_memory,
+            **memory.report(),
             "threads": torch.get_num_threads(),
         }

@@ -44,7 +44,7 @@ def aligned(smoothing: Smoothing, name: str, epsilon: str) -> Stage[Trained]:
             )
         model.save(folder / "weights.safetensors")
         seen = len(pairs.epsilon) * settings.epochs
-        store.write_json(folder / "report.json", {**meter.report(report, memory.bytes), "pairs_seen": seen})
+        store.write_json(folder / "report.json", {**meter.report(report, memory), "pairs_seen": seen})
 
     live = ops.live(settings.impl, models.device_of(config.model))
     inputs = {

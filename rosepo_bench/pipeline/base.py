@@ -1,14 +1,11 @@
-"""The work of one data set and seed as stages: data → candidates → tokenizer → SFT → scores. What preference methods
-need on top is in ``pairing.py``; a method says which stages it wants."""
+"""The work of one data set and seed as stages: data → candidates, and SASRec. What reads titles is in ``language.py``,
+what preference methods need on top in ``pairing.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from rosepo_bench import store
 from rosepo_bench.config import RunConfig
@@ -108,34 +105,30 @@ class Pipeline:
 
     # --- SASRec -----------------------------------------------------------------------------------------------------
 
-    def sasrec_stage(self, name: str, users: Callable[[], IntArray], inputs: Any) -> Stage[sasrec.SASRec]:
-        """A SASRec trained on the training histories of ``users()``; ``inputs`` say which those are."""
+    @cached_property
+    def sasrec(self) -> Stage[sasrec.SASRec]:
+        """The baseline: SASRec trained on the training histories of all users."""
+        config = self.config
 
         def compute(folder: Path, work: Path) -> None:
-            training = self.training
             model = sasrec.train(
-                [training[user] for user in users()],
+                self.training,
                 self.data.items,
-                self.config.sasrec,
-                seed=derive(self.seed, name),
+                config.sasrec,
+                seed=derive(self.seed, "sasrec"),
                 checkpoint=work / "checkpoint.safetensors",
-                checkpoint_seconds=self.config.checkpoint_seconds,
-                label=f"{self.name} {name}",
+                checkpoint_seconds=config.checkpoint_seconds,
+                label=f"{self.name} sasrec",
             )
             sasrec.save(model, folder / "weights.safetensors")
 
         return Stage(
-            f"{self.name}.{name}",
-            {"sasrec": self.config.sasrec.model_dump(), "seed": self.seed, "users": inputs},
+            f"{self.name}.sasrec",
+            {"sasrec": config.sasrec.model_dump(), "seed": self.seed},
             (self.data_stage,),
             compute,
             lambda folder: sasrec.load(folder / "weights.safetensors"),
         )
-
-    @cached_property
-    def sasrec(self) -> Stage[sasrec.SASRec]:
-        """The baseline: SASRec on all users."""
-        return self.sasrec_stage("sasrec", lambda: np.arange(self.data.users), "all")
 
     def sasrec_scores(self, examples: Examples) -> FloatArray:
         """The baseline's scores of the examples' candidates."""

@@ -128,7 +128,7 @@ class Language:
                     label=f"{pipeline.name} sft",
                 )
             model.save(folder / "weights.safetensors")
-            store.write_json(folder / "report.json", meter.report(report, memory.bytes))
+            store.write_json(folder / "report.json", meter.report(report, memory))
 
         inputs = {**self.inputs, "sft": config.sft.model_dump(), "batch_tokens": config.batch_tokens}
         return Stage(f"{pipeline.name}.sft", inputs, self.parents, compute, read_trained)
@@ -180,8 +180,7 @@ class Language:
             report = {
                 "seconds": seconds,
                 "users_per_s": len(found) / seconds,
-                "peak_memory_bytes": memory.bytes,
-                "peak_memory_since": memory.since,
+                **memory.report(),
             }
             store.write_json(folder / "report.json", report)
 

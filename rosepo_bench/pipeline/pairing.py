@@ -12,6 +12,7 @@ import numpy as np
 from rosepo_bench import store
 from rosepo_bench.config import PreferenceConfig
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.scoring import title_logps
 from rosepo_bench.pipeline.base import Trained
 from rosepo_bench.pipeline.language import Language
@@ -81,8 +82,9 @@ class Pairing:
         whole = self.settings.self_hard_pool == "catalogue"
 
         def compute(folder: Path, work: Path) -> None:
+            model = self._model(self.language.sft)
             for part in PARTS:
-                pool = self._catalogue_pool(part) if whole else self._candidate_pool(part)
+                pool = self._catalogue_pool(model, part) if whole else self._candidate_pool(model, part)
                 store.write_npz(folder / f"{part}.npz", items=pool.items, scores=pool.scores)
 
         inputs = {
@@ -98,17 +100,17 @@ class Pairing:
             lambda folder: {part: Pool(**store.read_npz(folder / f"{part}.npz")) for part in PARTS},
         )
 
-    def _candidate_pool(self, part: str) -> Pool:
+    def _candidate_pool(self, model: LanguageModel, part: str) -> Pool:
         examples = self.examples[part]
-        return Pool(examples.candidates, self._logps(self.language.sft, examples, examples.candidates, part))
+        return Pool(examples.candidates, self._logps(model, examples, examples.candidates, part))
 
-    def _catalogue_pool(self, part: str) -> Pool:
+    def _catalogue_pool(self, model: LanguageModel, part: str) -> Pool:
         examples, items = self.examples[part], self.pipeline.data.items
         pool = Pool(np.zeros((len(examples), 0), np.int32), np.zeros((len(examples), 0)))
         for start in range(0, items, CATALOGUE_CHUNK):
             chunk = np.arange(start, min(start + CATALOGUE_CHUNK, items), dtype=np.int32)
             titles = np.broadcast_to(chunk, (len(examples), len(chunk)))
-            found = self._logps(self.language.sft, examples, titles, part)
+            found = self._logps(model, examples, titles, part)
             both = Pool(np.hstack([pool.items, titles]), np.hstack([pool.scores, found]))
             # A user's past and the target are taken out later, so the top must be longer than both together.
             longest = CATALOGUE_TOP + int(examples.step.max()) + 1
@@ -166,10 +168,13 @@ class Pairing:
                 listed[row, slot] = item
         return replace(examples, candidates=listed)
 
-    def _logps(self, trained: Stage[Trained], examples: Examples, items: IntArray, label: str) -> FloatArray:
+    def _model(self, trained: Stage[Trained]) -> LanguageModel:
+        return self.language.create(self.stages.get(trained).weights)
+
+    def _logps(self, model: LanguageModel, examples: Examples, items: IntArray, label: str) -> FloatArray:
         language = self.language
         return title_logps(
-            language.create(self.stages.get(trained).weights),
+            model,
             language.prompter,
             self.pipeline.data.sequences,
             examples,
@@ -182,7 +187,8 @@ class Pairing:
         """Log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``."""
 
         def compute(folder: Path, work: Path) -> None:
-            found = {part: self._logps(trained, self.prompts(part), self.titles(part), part) for part in parts}
+            model = self._model(trained)
+            found = {part: self._logps(model, self.prompts(part), self.titles(part), part) for part in parts}
             store.write_npz(folder / "logps.npz", **found)
 
         inputs = {"parts": parts, "batch_tokens": self.pipeline.config.scoring.batch_tokens}

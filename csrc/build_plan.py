@@ -20,7 +20,8 @@ TORCH_TARGET = "2.11"
 TORCH_TARGET_VERSION = "0x020b000000000000"
 CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes after it
 
-PLAIN_SOURCES = ("bindings.cpp", "isa.cpp")
+TORCH_SOURCES = ("bindings.cpp", "preference_loss_op.cpp", "torch_glue.cpp")  # the ones that include torch
+PLAIN_SOURCES = ("isa.cpp",)
 KERNEL_SOURCES = ("preference_loss.cpp",)  # compiled once for each level of the CPU
 CUDA_SOURCES = ("preference_loss.cu",)
 
@@ -128,8 +129,11 @@ def write_ninja(root: Path, build: Path, tools: Toolchain, source_hash: str) -> 
 
 def steps(tools: Toolchain, source_hash: str) -> Iterable[tuple[str, str, str, str]]:
     """(object, rule, source, extra flags) of each compilation."""
+    for source in TORCH_SOURCES:
+        about = f" {identity(tools, source_hash)}" if source == "bindings.cpp" else ""
+        yield source, "cxx", source, torch_flags(tools) + about
     for source in PLAIN_SOURCES:
-        yield source, "cxx", source, binding_defines(tools, source_hash) if source == "bindings.cpp" else ""
+        yield source, "cxx", source, ""
     for source in KERNEL_SOURCES:
         for level, march in cpu_levels().items():
             yield f"{source}.{level}", "cxx", source, f"{march} -DROSEPO_ISA={level}"
@@ -137,17 +141,19 @@ def steps(tools: Toolchain, source_hash: str) -> Iterable[tuple[str, str, str, s
         yield source, "nvcc", source, ""
 
 
-def binding_defines(tools: Toolchain, source_hash: str) -> str:
+def torch_flags(tools: Toolchain) -> str:
+    cuda = "-DROSEPO_WITH_CUDA " if tools.cuda_home else ""
+    return f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION} {cuda}-isystem {shlex.quote(str(tools.torch / 'include'))}"
+
+
+def identity(tools: Toolchain, source_hash: str) -> str:
+    """What the library says of itself: for one file alone, so that the others need no new compilation for it."""
     defines = {
         "ROSEPO_BUILD_ID": f"{source_hash}-{flags_hash(tools)}",
         "ROSEPO_CUDA_ARCHITECTURES": tools.cuda_architectures,
         "ROSEPO_TORCH_TARGET": TORCH_TARGET,
     }
-    flags = [f"""'-D{name}="{value}"'""" for name, value in defines.items()]
-    flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
-    if tools.cuda_home:
-        flags.append("-DROSEPO_WITH_CUDA")
-    return " ".join([*flags, "-isystem", shlex.quote(str(tools.torch / "include"))])
+    return " ".join(f"""'-D{name}="{value}"'""" for name, value in defines.items())
 
 
 def write_rules(ninja: Writer, tools: Toolchain) -> None:

@@ -1,9 +1,10 @@
-// The numbers that the kernels store: float, double, and the two 16-bit kinds, which are computed with as float.
-// Plain bits, so that host, device and emulator agree; conversions round to nearest even.
+// The numbers that the kernels store: float, double, and the two 16-bit kinds, which are computed with as
+// float. Plain bits, so that host, device and emulator agree; conversions round to nearest even.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #    include <cuda_fp16.h>
@@ -62,27 +63,23 @@ ROSEPO_INLINE float widen(Half x) {
 #if defined(__CUDA_ARCH__)
     return __half2float(__ushort_as_half(x.bits));
 #else
-    // The exponent and mantissa moved into place and scaled by 2^112, which subnormals take too; infinity and NaN
-    // have the exponent that the scale cannot reach.
+    // The exponent and mantissa moved into place and scaled by 2^112, which subnormals take too; infinity
+    // and NaN have the exponent that the scale cannot reach.
     const uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
     const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
-    const uint32_t special = (x.bits & 0x7c00) == 0x7c00 ? 0x7f800000u | magnitude : bit_cast<uint32_t>(scaled);
+    const uint32_t special =
+        (x.bits & 0x7c00) == 0x7c00 ? 0x7f800000u | magnitude : bit_cast<uint32_t>(scaled);
     return bit_cast<float>(special | uint32_t(x.bits & 0x8000) << 16);
 #endif
 }
 
-template <typename S>
-ROSEPO_INLINE S narrow(compute_t<S> x) {
-    return x;
-}
-template <>
-ROSEPO_INLINE BFloat16 narrow<BFloat16>(float x) {
+ROSEPO_INLINE BFloat16 to_bfloat16(float x) {
     const uint32_t bits = bit_cast<uint32_t>(x);
     const uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1u);
     return {uint16_t(x != x ? 0x7fc0u : rounded >> 16)};
 }
-template <>
-ROSEPO_INLINE Half narrow<Half>(float x) {
+
+ROSEPO_INLINE Half to_half(float x) {
 #if defined(__CUDA_ARCH__)
     return {__half_as_ushort(__float2half_rn(x))};
 #else
@@ -99,6 +96,17 @@ ROSEPO_INLINE Half narrow<Half>(float x) {
     }
     return {uint16_t(sign | half)};
 #endif
+}
+
+template <typename S>
+ROSEPO_INLINE S narrow(compute_t<S> x) {
+    if constexpr (std::is_same_v<S, BFloat16>) {
+        return to_bfloat16(x);
+    } else if constexpr (std::is_same_v<S, Half>) {
+        return to_half(x);
+    } else {
+        return x;
+    }
 }
 
 }  // namespace rosepo

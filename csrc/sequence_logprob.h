@@ -4,17 +4,18 @@
 //   logp_m = x_ry - log sum_v exp(x_rv),     r, y, s: row, target and sequence of triple m
 //   L_s    = sum of logp_m over the triples of sequence s
 //
-// With c_s = dloss/dL_s, which only the backward pass knows, C_r = sum of c over the triples of row r, p = softmax of
-// x and y0 the target of a row's first triple (the row's own target, if it has but one):
+// With c_s = dloss/dL_s, which only the backward pass knows, C_r = sum of c over the triples of row r, p =
+// softmax of x and y0 the target of a row's first triple (the row's own target, if it has but one):
 //
 //   dloss/dh_r = C_r u_r + sum_m coefficient_m slope_m W_y,   u_r = sum_v (1[v = y0] - p_rv) slope_rv W_v
 //
-// where coefficient is c_m for all triples but the first, and (sum of the others' c) with a minus for that. So forward
-// computes u, the second and last product with W, and backward scales it. Where p_y0 is nearly 1 the sum over v cancels;
-// taking 1 - p before the product keeps what is left, as plain softmax cross-entropy does.
+// where coefficient is c_m for all triples but the first, and (sum of the others' c) with a minus for that.
+// So forward computes u, the second and last product with W, and backward scales it. Where p_y0 is nearly 1
+// the sum over v cancels; taking 1 - p before the product keeps what is left, as plain softmax
+// cross-entropy does.
 //
-// Matrix products are torch's; what is between them is here: plain loops and kernels on pointers, without torch. The
-// readable reference is rosepo_bench/engine/reference.py.
+// Matrix products are torch's; what is between them is here: plain loops and kernels on pointers, without
+// torch. The readable reference is rosepo_bench/engine/reference.py.
 //
 // Shape legend: N rows, V vocabulary, d width, M triples, S sequences.
 #pragma once
@@ -25,20 +26,21 @@
 
 namespace rosepo {
 
-// The triples of each row: those of row r are order[begin[r]] .. order[begin[r + 1] - 1], in their own order.
+// The triples of each row: those of row r are order[begin[r]] .. order[begin[r + 1] - 1], in their own
+// order.
 struct ByRow {
     const int64_t* begin;  // [N + 1]
     const int64_t* order;  // [M]
 };
 
 // Consecutive rows of one call. `logits` holds their products; where `gradient`, it leaves as
-// (1[v = y0] - p_rv) slope_rv, zeros in a row without triples, else as rubbish. All other pointers are those of the
-// whole call.
+// (1[v = y0] - p_rv) slope_rv, zeros in a row without triples, else as rubbish. All other pointers are
+// those of the whole call.
 template <typename S>
 struct Rows {
     using A = compute_t<S>;
-    S* logits;        // [rows, stride]: row first + i at i * stride, aligned to 16 bytes; in: h_r W_v + b_v
-    int64_t stride;   // >= V, a multiple of 16 bytes
+    S* logits;       // [rows, stride]: row first + i at i * stride, aligned to 16 bytes; in: h_r W_v + b_v
+    int64_t stride;  // >= V, a multiple of 16 bytes
     int64_t vocabulary;
     int64_t first;
     ByRow by_row;
@@ -83,11 +85,11 @@ struct RowGradients {
     A* coefficient;    // out [M]: coefficient_m slope_m, what of dloss/dx_ry is not in C_r u_r
 };
 
-// Each calls for the indices begin..end - 1 (rows of the chunk, triples, rows of the call). `rows` returns the first row
-// of the chunk that has a log-prob which is not finite, -1 where there is none.
-#define ROSEPO_DECLARE_FOR(S)                                                    \
-    int64_t rows(const Rows<S>& op, int64_t begin, int64_t end);                 \
-    void target_logits(const TargetLogits<S>& op, int64_t begin, int64_t end);   \
+// Each calls for the indices begin..end - 1 (rows of the chunk, triples, rows of the call). `rows` returns
+// the first row of the chunk that has a log-prob which is not finite, -1 where there is none.
+#define ROSEPO_DECLARE_FOR(S)                                                  \
+    int64_t rows(const Rows<S>& op, int64_t begin, int64_t end);               \
+    void target_logits(const TargetLogits<S>& op, int64_t begin, int64_t end); \
     void row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end);
 #define ROSEPO_DECLARE_SEQUENCE_LOGPROB(isa) \
     namespace isa {                          \

@@ -127,6 +127,7 @@ bool row(const Rows<S>& op, int64_t i) {
     const int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
     const int64_t* end = op.by_row.order + op.by_row.begin[op.first + i + 1];
     if (begin == end) {
+        op.lse[op.first + i] = 0;
         if (op.gradient) std::fill(x, x + op.vocabulary, narrow<S>(A(0)));
         return true;
     }
@@ -150,7 +151,7 @@ bool row(const Rows<S>& op, int64_t i) {
             place = narrow<S>(op.exact[*m]);
         }
     }
-    const A lse = most + std::log(sum);
+    const A lse = op.lse[op.first + i] = most + std::log(sum);
     if (op.gradient) gradient<capped, keep>(op, x, lse, sum);
     bool finite = true;
     for (const int64_t* m = end; m-- > begin;) {  // the first one last: its place is the row's own
@@ -195,18 +196,63 @@ void all_target_logits(const TargetLogits<S>& op, int64_t begin, int64_t end) {
     }
 }
 
+// The sum of c over a row's triples, or over those whose target is y.
+template <typename S, typename Op>
+compute_t<S> sum_grad(const Op& op, const int64_t* begin, const int64_t* end, int64_t y = -1) {
+    compute_t<S> sum = 0;
+    for (const int64_t* m = begin; m < end; ++m) {
+        if (y < 0 || op.target[*m] == y) sum += op.grad[op.sequence[*m]];
+    }
+    return sum;
+}
+
+template <bool capped, typename S>
+void column_gradients(const Columns<S>& op, int64_t r) {
+    using A = compute_t<S>;
+    S* x = op.logits + r * op.stride;
+    const int64_t* begin = op.by_row.order + op.by_row.begin[r];
+    const int64_t* end = op.by_row.order + op.by_row.begin[r + 1];
+    const A total = sum_grad<S>(op, begin, end), lse = op.lse[r];
+    walk<A>(
+        op.columns,
+        [&](int64_t i) {
+            const lanes_t<A> y = squash_lanes<capped>(load(x + i), op.scale, op.cap);
+            const lanes_t<A> p = exp_lanes<A>(y - lse) * -total;
+            if constexpr (capped) {
+                const lanes_t<A> share = y / op.cap;
+                store(x + i, p * op.scale * (A(1) - share * share));
+            } else {
+                store(x + i, p * op.scale);
+            }
+        },
+        [&](int64_t i) {
+            const A y = squash<capped>(A(widen(x[i])), op.scale, op.cap);
+            x[i] = narrow<S>(exp_one(y - lse) * -total * slope_at<capped>(y, op.scale, op.cap));
+        });
+    for (const int64_t* m = begin; m < end; ++m) {
+        const int64_t y = op.target[*m], place = y - op.first;
+        if (place < 0 || place >= op.columns) continue;
+        // sum of c over this target minus C p, in the order that does not cancel where p is nearly 1.
+        const A left = total * -std::expm1(op.logp[*m]) - (total - sum_grad<S>(op, begin, end, y));
+        x[place] = narrow<S>(left * slope_at<capped>(op.logp[*m] + lse, op.scale, op.cap));
+    }
+}
+
+template <typename S>
+void all_columns(const Columns<S>& op, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+        op.cap > 0 ? column_gradients<true>(op, r) : column_gradients<false>(op, r);
+    }
+}
+
 template <typename S>
 void all_row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end) {
     using A = compute_t<S>;
     for (int64_t r = begin; r < end; ++r) {
         const int64_t* first = op.by_row.order + op.by_row.begin[r];
         const int64_t* last = op.by_row.order + op.by_row.begin[r + 1];
-        A total = 0, others = 0;
-        for (const int64_t* m = first; m < last; ++m) {
-            const A c = op.grad[op.sequence[*m]];
-            total += c;
-            if (m > first) others += c;
-        }
+        const A total = sum_grad<S>(op, first, last);
+        const A others = first < last ? sum_grad<S>(op, first + 1, last) : 0;
         const auto coefficient = [&](const int64_t* m) {
             const A slope = op.slope ? op.slope[*m] : op.scale;
             return (m == first ? -others : op.grad[op.sequence[*m]]) * slope;
@@ -245,6 +291,9 @@ void all_row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end) {
     }                                                                           \
     void target_logits(const TargetLogits<S>& op, int64_t begin, int64_t end) { \
         all_target_logits(op, begin, end);                                      \
+    }                                                                           \
+    void columns(const Columns<S>& op, int64_t begin, int64_t end) {            \
+        all_columns(op, begin, end);                                            \
     }                                                                           \
     void row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end) { \
         all_row_gradients(op, begin, end);                                      \

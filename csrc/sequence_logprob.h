@@ -49,6 +49,7 @@ struct Rows {
     A scale;
     A cap;  // 0: none
     bool gradient;
+    A* lse;    // out [N]: log sum_v exp(x_rv); 0 in a row without triples
     A* logp;   // out [M]
     A* slope;  // out [M]: dx_ry / d(h_r W_y); null: it is `scale` everywhere (cap is 0)
 };
@@ -64,6 +65,27 @@ struct TargetLogits {
     const int64_t* target;         // [M]
     const int64_t* row_of_target;  // [M]
     A* exact;                      // out [M]
+};
+
+// A block of the vocabulary's columns for all rows: dloss/d(h_r W_v + b_v), for a trained head whose
+// probabilities were not kept. Its product with the hidden rows is the block's gradient, summed over all
+// rows at once.
+template <typename S>
+struct Columns {
+    using A = compute_t<S>;
+    S* logits;       // [N, stride]; in: h_r W_v + b_v of the columns first .. first + columns - 1; out: the
+                     // gradient
+    int64_t stride;  // >= columns, a multiple of 16 bytes
+    int64_t first;
+    int64_t columns;
+    ByRow by_row;
+    const int64_t* target;    // [M]
+    const int64_t* sequence;  // [M]
+    const A* grad;            // [S]: c
+    const A* logp;            // [M], as `rows` wrote it
+    const A* lse;             // [N], likewise
+    A scale;
+    A cap;
 };
 
 // The backward pass but for its products. Any output may be null.
@@ -90,6 +112,7 @@ struct RowGradients {
 #define ROSEPO_DECLARE_FOR(S)                                                  \
     int64_t rows(const Rows<S>& op, int64_t begin, int64_t end);               \
     void target_logits(const TargetLogits<S>& op, int64_t begin, int64_t end); \
+    void columns(const Columns<S>& op, int64_t begin, int64_t end);            \
     void row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end);
 #define ROSEPO_DECLARE_SEQUENCE_LOGPROB(isa) \
     namespace isa {                          \

@@ -20,9 +20,9 @@ TORCH_TARGET = "2.11"
 TORCH_TARGET_VERSION = "0x020b000000000000"
 CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes after it
 
-TORCH_SOURCES = ("bindings.cpp", "preference_loss_op.cpp", "torch_glue.cpp")  # the ones that include torch
+TORCH_SOURCES = ("bindings.cpp", "preference_loss_op.cpp", "sequence_logprob_op.cpp", "torch_glue.cpp")  # the ones that include torch
 PLAIN_SOURCES = ("isa.cpp",)
-KERNEL_SOURCES = ("preference_loss.cpp",)  # compiled once for each level of the CPU
+KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
 CUDA_SOURCES = ("preference_loss.cu",)
 
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror=return-type"

@@ -21,4 +21,14 @@ Isa selected_isa();
 
 std::string isa_name(Isa isa);
 
+// Calls a function in the build of the level that runs.
+#if defined(ROSEPO_X86_64)
+#    define ROSEPO_ON_ISA(function, ...)                         \
+        (selected_isa() == Isa::v4   ? v4::function(__VA_ARGS__) \
+         : selected_isa() == Isa::v3 ? v3::function(__VA_ARGS__) \
+                                     : v2::function(__VA_ARGS__))
+#else
+#    define ROSEPO_ON_ISA(function, ...) generic::function(__VA_ARGS__)
+#endif
+
 }  // namespace rosepo

@@ -213,6 +213,10 @@ void column_gradients(const Columns<S>& op, int64_t r) {
     const int64_t* begin = op.by_row.order + op.by_row.begin[r];
     const int64_t* end = op.by_row.order + op.by_row.begin[r + 1];
     const A total = sum_grad<S>(op, begin, end), lse = op.lse[r];
+    if (begin == end) {
+        std::fill(x, x + op.columns, narrow<S>(A(0)));
+        return;
+    }
     walk<A>(
         op.columns,
         [&](int64_t i) {
@@ -259,14 +263,14 @@ void all_row_gradients(const RowGradients<S>& op, int64_t begin, int64_t end) {
         };
         if (op.coefficient)
             for (const int64_t* m = first; m < last; ++m) op.coefficient[*m] = coefficient(m);
-        const S* h = op.hidden + r * op.width;
-        const S* u = op.u + r * op.width;
         if (op.scaled_hidden) {
+            const S* h = op.hidden + r * op.width;
             S* out = op.scaled_hidden + r * op.width;
             for (int64_t i = 0; i < op.width; ++i) out[i] = narrow<S>(total * A(widen(h[i])));
         }
         if (!op.grad_hidden) continue;
         S* out = op.grad_hidden + r * op.width;
+        const S* u = op.u + r * op.width;
         constexpr int64_t kBlock = 256;
         for (int64_t from = 0; from < op.width; from += kBlock) {
             const int64_t n = std::min(kBlock, op.width - from);

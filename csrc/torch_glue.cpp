@@ -2,7 +2,35 @@
 
 #include <dlfcn.h>
 
+#include <array>
+
 namespace rosepo {
+
+using torch::stable::detail::from;
+using torch::stable::detail::to;
+
+void multiply(const Tensor& a, const Tensor& b, Tensor out) {
+    std::array<StableIValue, 3> stack{from(a), from(b), from(out)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+    to<Tensor>(stack[0]);  // the result is `out` again: a reference to give back
+}
+
+void multiply_transposed(const Tensor& a, const Tensor& b, const std::optional<Tensor>& bias, Tensor out) {
+    if (!bias) return multiply(a, torch::stable::transpose(b, 0, 1), out);
+    std::array<StableIValue, 4> stack{from(a), from(b), from(bias), from(out)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::linear", "out", stack.data(), TORCH_ABI_VERSION));
+    to<Tensor>(stack[0]);
+}
+
+Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype) {
+    return torch::stable::new_empty(like, size, dtype);
+}
+
+Tensor empty(const Tensor& like, std::vector<int64_t> size) {
+    return torch::stable::new_empty(like, size);
+}
 
 // The one symbol that a torch without CUDA lacks: looked up at run time, so that this library loads there
 // too.

@@ -7,9 +7,11 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace rosepo {
 
@@ -23,6 +25,22 @@ template <typename... Parts>
     sentence << op << ": ";
     (sentence << ... << parts);
     throw std::runtime_error(sentence.str());
+}
+
+// a b into out, b's transpose where said; with `bias` added to every row.
+void multiply(const Tensor& a, const Tensor& b, Tensor out);
+void multiply_transposed(const Tensor& a, const Tensor& b, const std::optional<Tensor>& bias, Tensor out);
+
+Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype);
+Tensor empty(const Tensor& like, std::vector<int64_t> size);
+
+template <typename T>
+const T* read(const Tensor& tensor) {
+    return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* write(const Tensor& tensor) {
+    return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 // torch's current CUDA stream. Throws where this torch is built without CUDA.

@@ -1,0 +1,155 @@
+// sequence_logprob's kernels on the CPU: torch's threads, the level of the CPU in use.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "isa.h"
+#include "sequence_logprob_call.h"
+
+namespace rosepo {
+
+struct OnCpu {
+    // Scratch of a call that names no chunk: it should stay in the cache between the two products.
+    static constexpr int64_t kScratchBytes = int64_t(16) << 20, kLeastRows = 32;
+
+    struct Guard {
+        explicit Guard(const Tensor&) {}
+    };
+
+    // A number outside 0 .. limit - 1 is refused by name.
+    static void check_range(const char* name, const Tensor& values, int64_t limit, const char* of) {
+        const int64_t* v = read<int64_t>(values);
+        for (int64_t m = 0; m < values.numel(); ++m) {
+            if (v[m] < 0 || v[m] >= limit) {
+                refuse(kSequenceLogprob, name, "[", m, "] is ", v[m], ": want 0 to ", limit - 1, " (", of,
+                       ")");
+            }
+        }
+    }
+
+    // A counting sort: stable, linear.
+    static Segments segments(const Tensor& keys, int64_t count) {
+        const int64_t triples = keys.numel();
+        Segments result{empty(keys, {count + 1}), empty(keys, {triples})};
+        int64_t* begin = write<int64_t>(result.begin);
+        int64_t* order = write<int64_t>(result.order);
+        const int64_t* key = read<int64_t>(keys);
+        std::fill(begin, begin + count + 1, 0);
+        for (int64_t m = 0; m < triples; ++m) ++begin[key[m]];
+        // Backwards from each segment's end, which leaves begin[k] at its beginning.
+        for (int64_t k = 1; k <= count; ++k) begin[k] += begin[k - 1];
+        for (int64_t m = triples; m-- > 0;) order[--begin[key[m]]] = m;
+        return result;
+    }
+
+    static Triples prepare(const Tensor& target, const Tensor& row, const Tensor& sequence, const Shape& n,
+                           ScalarType dtype) {
+        check_range("targets", target, n.vocabulary, "rows of weight");
+        check_range("row_of_target", row, n.rows, "rows of hidden");
+        check_range("sequence_of_target", sequence, n.sequences, "num_sequences");
+        return {target, row, segments(row, n.rows), segments(sequence, n.sequences),
+                empty(target, {n.triples}, dtype)};
+    }
+
+    // The first value of the row's logits' factors that is not finite is named; there may be none: a
+    // product can overflow.
+    template <typename S>
+    [[noreturn]] static void refuse_row(const Head& head, int64_t row) {
+        const auto search = [](const char* name, const Tensor& tensor, int64_t from, int64_t rows) {
+            const int64_t width = tensor.numel() / std::max<int64_t>(1, tensor.size(0));
+            for (int64_t i = from * width; i < (from + rows) * width; ++i) {
+                const auto value = widen(read<S>(tensor)[i]);
+                if (value - value == 0) continue;
+                if (tensor.dim() == 1)
+                    refuse(kSequenceLogprob, name, "[", i, "] is ", value, ": want a finite number");
+                refuse(kSequenceLogprob, name, "[", i / width, ", ", i % width, "] is ", value,
+                       ": want a finite number");
+            }
+        };
+        search("hidden", head.hidden, row, 1);
+        search("weight", head.weight, 0, head.weight.size(0));
+        if (head.bias) search("bias", *head.bias, 0, head.bias->size(0));
+        refuse(kSequenceLogprob, "the log-probs of hidden[", row,
+               "] are not finite, though hidden and weight are: their product overflows ",
+               Compute<S>::half ? "in 16 bits" : "");
+    }
+
+    // A U that is not finite comes of an infinite weight whose token has probability 0.
+    template <typename S>
+    static void check_gradient(const Head& head, const Tensor& u) {
+        for (int64_t i = 0; i < u.numel(); ++i) {
+            const auto value = widen(read<S>(u)[i]);
+            if (value - value != 0) refuse_row<S>(head, i / u.size(1));
+        }
+    }
+
+    template <typename Body>
+    static void parallel(int64_t count, const Body& body) {
+        selected_isa();  // throws what it has to say here, not in a worker
+        torch::stable::parallel_for(0, count, 1, body);
+    }
+
+    template <typename S>
+    static void rows(const Rows<S>& op, int64_t count, const Head& head) {
+        std::atomic<int64_t> bad{count};
+        parallel(count, [&](int64_t begin, int64_t end) {
+            const int64_t found = ROSEPO_ON_ISA(rows, op, begin, end);
+            int64_t known = bad.load();
+            while (found >= 0 && found < known && !bad.compare_exchange_weak(known, found)) {
+            }
+        });
+        if (bad.load() < count) refuse_row<S>(head, op.first + bad.load());
+    }
+
+    template <typename S>
+    static void target_logits(const TargetLogits<S>& op, int64_t triples) {
+        parallel(triples,
+                 [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(target_logits, op, begin, end); });
+    }
+
+    template <typename S>
+    static void columns(const Columns<S>& op, int64_t count) {
+        parallel(count, [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(columns, op, begin, end); });
+    }
+
+    template <typename S>
+    static void row_gradients(const RowGradients<S>& op, int64_t count) {
+        parallel(count, [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(row_gradients, op, begin, end); });
+    }
+
+    // L_s, summed in the triples' order.
+    template <typename A>
+    static void sequence_sums(const Triples& triples, const Tensor& logps) {
+        const ByRow by = triples.by_sequence.view();
+        const A* logp = read<A>(triples.logp);
+        A* out = write<A>(logps);
+        for (int64_t s = 0; s < logps.numel(); ++s) {
+            double sum = 0;
+            for (int64_t k = by.begin[s]; k < by.begin[s + 1]; ++k) sum += double(logp[by.order[k]]);
+            out[s] = A(sum);
+        }
+    }
+
+    // Adds coefficient_m h_row(m) to the targets' rows of a weight's gradient, one slice of the width a
+    // thread.
+    template <typename S>
+    static void add_to_weight(const Tensor& grad_weight, const Tensor& hidden, const Tensor& coefficient,
+                              const Tensor& row, const Tensor& target) {
+        using A = compute_t<S>;
+        const int64_t width = hidden.size(1);
+        S* out = write<S>(grad_weight);
+        torch::stable::parallel_for(0, width, 64, [&](int64_t begin, int64_t end) {
+            for (int64_t m = 0; m < target.numel(); ++m) {
+                const A c = read<A>(coefficient)[m];
+                if (c == 0) continue;
+                const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width;
+                S* w = out + read<int64_t>(target)[m] * width;
+                for (int64_t i = begin; i < end; ++i) w[i] = narrow<S>(A(widen(w[i])) + c * A(widen(h[i])));
+            }
+        });
+    }
+};
+
+}  // namespace rosepo

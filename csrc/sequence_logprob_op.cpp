@@ -1,0 +1,156 @@
+// The operator sequence_logprob: checks, chunks, matrix products. The mathematics are in
+// sequence_logprob.h.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "sequence_logprob_cpu.h"
+#include "sequence_logprob_flow.h"
+#if defined(ROSEPO_WITH_CUDA)
+#    include "sequence_logprob_gpu.h"
+#endif
+
+namespace rosepo {
+namespace {
+
+using torch::stable::contiguous;
+
+template <typename... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+    rosepo::refuse(kSequenceLogprob, parts...);
+}
+
+void check_numbers(const Head& head, int64_t num_sequences, int64_t memory_budget) {
+    if (!(head.scale > 0) || !std::isfinite(head.scale))
+        refuse("logit_scale is ", head.scale, ": want a finite number above 0");
+    if (!(head.cap >= 0) || !std::isfinite(head.cap))
+        refuse("soft_cap is ", head.cap, ": want a finite number above 0, or 0 for none");
+    if (num_sequences < 0) refuse("num_sequences is ", num_sequences, ": want 0 or more");
+    if (head.chunk_rows < 0)
+        refuse("chunk_rows is ", head.chunk_rows, ": want 1 or more, or 0 for a fitting one");
+    if (memory_budget < 0) refuse("memory_budget is ", memory_budget, ": want bytes, 0 or more");
+}
+
+void check_values(const char* name, const Tensor& tensor, const Tensor& hidden, std::array<int64_t, 2> size,
+                  const char* want) {
+    const bool flat = size[1] < 0;
+    if (tensor.dim() != (flat ? 1 : 2)) refuse(name, " has ", tensor.dim(), " dimensions: want ", want);
+    if ((size[0] >= 0 && tensor.size(0) != size[0]) || (!flat && tensor.size(1) != size[1]))
+        refuse(name, " has size ", tensor.size(flat ? 0 : 1), ": want ", flat ? size[0] : size[1], ", ",
+               want);
+    if (tensor.scalar_type() != hidden.scalar_type()) refuse(name, " differs from hidden in dtype");
+    if (tensor.device() != hidden.device()) refuse(name, " is on another device than hidden");
+}
+
+void check_index(const char* name, const Tensor& tensor, const Tensor& hidden, int64_t triples) {
+    if (tensor.dim() != 1) refuse(name, " has ", tensor.dim(), " dimensions: want [triples]");
+    if (tensor.size(0) != triples) refuse(name, " has ", tensor.size(0), " triples, targets has ", triples);
+    if (tensor.scalar_type() != ScalarType::Long)
+        refuse(name, " is ", torch::headeronly::toString(tensor.scalar_type()), ": want int64");
+    if (tensor.device() != hidden.device()) refuse(name, " is on another device than hidden");
+}
+
+Shape check(const Head& head, const Tensor& targets, const Tensor& row_of_target,
+            const Tensor& sequence_of_target, int64_t num_sequences, int64_t memory_budget) {
+    const ScalarType dtype = head.hidden.scalar_type();
+    if (dtype != ScalarType::Float && dtype != ScalarType::Double && dtype != ScalarType::BFloat16 &&
+        dtype != ScalarType::Half)
+        refuse("hidden is ", torch::headeronly::toString(dtype),
+               ": want float32, float64, bfloat16 or float16");
+    if (head.hidden.dim() != 2) refuse("hidden has ", head.hidden.dim(), " dimensions: want [rows, width]");
+    check_values("weight", head.weight, head.hidden, {-1, head.hidden.size(1)}, "[vocabulary, width]");
+    if (head.bias) check_values("bias", *head.bias, head.hidden, {head.weight.size(0), -1}, "[vocabulary]");
+    if (targets.dim() != 1) refuse("targets has ", targets.dim(), " dimensions: want [triples]");
+    check_index("targets", targets, head.hidden, targets.size(0));
+    check_index("row_of_target", row_of_target, head.hidden, targets.size(0));
+    check_index("sequence_of_target", sequence_of_target, head.hidden, targets.size(0));
+    check_numbers(head, num_sequences, memory_budget);
+    return {head.hidden.size(0), head.weight.size(0), head.hidden.size(1), targets.size(0), num_sequences};
+}
+
+void make_contiguous(Head& head) {
+    head.hidden = contiguous(head.hidden);
+    head.weight = contiguous(head.weight);
+    if (head.bias) head.bias = contiguous(*head.bias);
+}
+
+// f of the type that the tensors hold.
+template <typename F>
+auto with_type(ScalarType dtype, const F& f) {
+    switch (dtype) {
+        case ScalarType::Float:
+            return f(float());
+        case ScalarType::Double:
+            return f(double());
+        case ScalarType::BFloat16:
+            return f(BFloat16());
+        default:
+            return f(Half());
+    }
+}
+
+template <typename Device>
+Forward run_forward(const Tensor& hidden, const Tensor& weight, std::optional<Tensor> bias,
+                    const Tensor& targets, const Tensor& row_of_target, const Tensor& sequence_of_target,
+                    int64_t num_sequences, double logit_scale, double soft_cap, int64_t chunk_rows,
+                    int64_t memory_budget, bool hidden_gradient, bool weight_gradient) {
+    Head head = {hidden, weight, bias, logit_scale, soft_cap, chunk_rows};
+    const Shape n = check(head, targets, row_of_target, sequence_of_target, num_sequences, memory_budget);
+    make_contiguous(head);
+    const typename Device::Guard guard(hidden);
+    return with_type(hidden.scalar_type(), [&](auto number) {
+        return forward<decltype(number), Device>(head, contiguous(targets), contiguous(row_of_target),
+                                                 contiguous(sequence_of_target), n, memory_budget,
+                                                 hidden_gradient, weight_gradient);
+    });
+}
+
+// Its arguments are those of a forward pass, which has checked them, and what that returned.
+template <typename Device>
+Backward run_backward(const Tensor& grad, const Tensor& hidden, const Tensor& weight,
+                      std::optional<Tensor> bias, const Tensor& targets, const Tensor& row_of_target,
+                      const Tensor& sequence_of_target, const Tensor& u, const Tensor& kept,
+                      const Tensor& begin, const Tensor& order, const Tensor& slope, const Tensor& logp,
+                      const Tensor& lse, double logit_scale, double soft_cap, int64_t chunk_rows,
+                      bool hidden_gradient, bool weight_gradient, bool bias_gradient) {
+    Head head = {hidden, weight, bias, logit_scale, soft_cap, chunk_rows};
+    make_contiguous(head);
+    const typename Device::Guard guard(hidden);
+    return with_type(hidden.scalar_type(), [&](auto number) {
+        return backward<decltype(number), Device>(head, contiguous(grad), contiguous(targets),
+                                                  contiguous(row_of_target), contiguous(sequence_of_target),
+                                                  {u, kept, begin, order, slope, logp, lse},
+                                                  hidden_gradient, weight_gradient, bias_gradient);
+    });
+}
+
+}  // namespace
+}  // namespace rosepo
+
+STABLE_TORCH_LIBRARY_FRAGMENT(rosepo, m) {
+    m.def(
+        "sequence_logprob(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, Tensor "
+        "row_of_target, "
+        "Tensor sequence_of_target, SymInt num_sequences, float logit_scale, float soft_cap, int "
+        "chunk_rows, "
+        "int memory_budget, bool hidden_gradient, bool weight_gradient) -> (Tensor logps, Tensor u, Tensor "
+        "kept, "
+        "Tensor begin, Tensor order, Tensor slope, Tensor logp, Tensor lse)");
+    m.def(
+        "sequence_logprob_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor? bias, Tensor "
+        "targets, "
+        "Tensor row_of_target, Tensor sequence_of_target, Tensor u, Tensor kept, Tensor begin, Tensor "
+        "order, "
+        "Tensor slope, Tensor logp, Tensor lse, float logit_scale, float soft_cap, int chunk_rows, "
+        "bool hidden_gradient, bool weight_gradient, bool bias_gradient) -> (Tensor grad_hidden, "
+        "Tensor grad_weight, Tensor grad_bias)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rosepo, CPU, m) {
+    m.impl("sequence_logprob", TORCH_BOX(&rosepo::run_forward<rosepo::OnCpu>));
+    m.impl("sequence_logprob_backward", TORCH_BOX(&rosepo::run_backward<rosepo::OnCpu>));
+}

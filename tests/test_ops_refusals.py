@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rosepo_bench.engine import ops
+from rosepo_bench.engine import implementation, ops
 from rosepo_bench.errors import UserError
 
 NAMES = ("chosen", "rejected", "reference_chosen", "reference_rejected", "epsilon")
@@ -79,16 +79,16 @@ def test_a_gradient_for_anything_but_the_policy_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} requires a gradient"):
         torch.ops.rosepo.preference_loss(*given.values())
     tensors = [given.pop(key) for key in NAMES[:4]]
-    for implementation in ("cpp", "reference"):
+    for impl in ("cpp", "reference"):
         with pytest.raises(UserError, match=f"{name} requires a gradient"):
-            ops.preference_loss(*tensors, **given, impl=implementation)
+            ops.preference_loss(*tensors, **given, impl=impl)
 
 
 def test_the_limit_itself_is_taken_in_float32() -> None:
     given = arguments(epsilon=values(0.45, 0.0, 0.45), form="robust")
     tensors = [given.pop(name) for name in NAMES[:4]]
-    for implementation in ("cpp", "reference"):
-        assert ops.preference_loss(*tensors, **given, impl=implementation).isfinite().all()
+    for impl in ("cpp", "reference"):
+        assert ops.preference_loss(*tensors, **given, impl=impl).isfinite().all()
 
 
 def test_implementations() -> None:
@@ -103,7 +103,7 @@ def test_implementations() -> None:
 
 
 def test_without_the_library_auto_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "_PROBLEM", "the compiled operators are not built: run `make build`")
+    monkeypatch.setattr(implementation, "_PROBLEM", "the compiled operators are not built: run `make build`")
     given = arguments()
     tensors = [given.pop(name) for name in NAMES[:4]]
     with pytest.raises(UserError, match=r"not built: run `make build`; or choose impl='reference'"):
@@ -112,6 +112,6 @@ def test_without_the_library_auto_says_how_to_build_it(monkeypatch: pytest.Monke
 
 
 def test_a_build_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "_HAS_CUDA", False)
+    monkeypatch.setattr(implementation, "_HAS_CUDA", False)
     with pytest.raises(UserError, match="built without CUDA; rebuild it with ROSEPO_CUDA=1"):
         ops.live("auto", "cuda")

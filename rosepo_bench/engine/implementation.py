@@ -1,0 +1,72 @@
+"""Which implementation of an operator runs: what every compiled operator of the engine shares.
+
+``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``
+(plain torch operations, any device). Nothing falls back: what an implementation cannot do is an error that
+says what can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rosepo_bench.engine import library
+from rosepo_bench.errors import UserError, nearest
+
+IMPLEMENTATIONS = ("auto", "cpp", "cuda", "reference")
+_COMPILED_FOR = {"cpu": "cpp", "cuda": "cuda"}
+
+
+def live(impl: str, device: str | torch.device) -> str:
+    """Which implementation runs for ``impl`` on ``device``: ``cpp``, ``cuda`` or ``reference``. Raises
+    :class:`UserError` where none does."""
+    if impl not in IMPLEMENTATIONS:
+        raise UserError(f"impl is {impl!r}: {nearest(impl, IMPLEMENTATIONS)}")
+    if impl == "reference":
+        return impl
+    kind = torch.device(device).type
+    compiled = _COMPILED_FOR.get(kind)
+    if compiled is None:
+        raise UserError(f"impl is {impl!r}: no operator is compiled for {kind}; choose impl='reference'")
+    if impl not in ("auto", compiled):
+        raise UserError(f"impl is {impl!r}, the tensors are on {kind}: choose impl={compiled!r} or 'auto'")
+    if _PROBLEM is not None:
+        raise UserError(f"impl is {impl!r}: {_PROBLEM}; or choose impl='reference'")
+    if compiled == "cuda" and not _HAS_CUDA:
+        raise UserError(
+            f"impl is {impl!r}: the library was built without CUDA; rebuild it with ROSEPO_CUDA=1, "
+            "or choose impl='reference'"
+        )
+    return compiled
+
+
+def for_people(error: RuntimeError, operator: str) -> Exception:
+    """The :class:`UserError` for a refusal of ``operator`` (``"<operator>: <sentence>"``, see csrc/torch_glue.h); any
+    other error as it is."""
+    text = str(error)
+    if not text.startswith(f"{operator}: "):
+        return error
+    return UserError(text.removeprefix(f"{operator}: ").partition("\n")[0])
+
+
+def register(
+    operator: str, *, fake: Callable[..., Any], backward: Callable[..., Any], setup_context: Callable[..., None]
+) -> None:
+    """Gives ``operator`` its fake kernel and its gradient. Without the library there is nothing to register:
+    :func:`live` then says why."""
+    if _PROBLEM is None:
+        torch.library.register_fake(f"rosepo::{operator}", fake)
+        torch.library.register_autograd(f"rosepo::{operator}", backward, setup_context=setup_context)
+
+
+def _load() -> tuple[bool, str | None]:
+    """(CUDA compiled in, why the operators are missing). At import, as torch.compile cannot trace a load."""
+    try:
+        return library.load()["cuda"] != "none", None
+    except UserError as error:
+        return False, str(error)
+
+
+_HAS_CUDA, _PROBLEM = _load()

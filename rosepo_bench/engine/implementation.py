@@ -52,13 +52,18 @@ def for_people(error: RuntimeError, operator: str) -> Exception:
 
 
 def register(
-    operator: str, *, fake: Callable[..., Any], backward: Callable[..., Any], setup_context: Callable[..., None]
+    operator: str,
+    *,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
 ) -> None:
-    """Gives ``operator`` its fake kernel and its gradient. Without the library there is nothing to register:
+    """Gives ``operator`` its fake kernel and its gradient, if it has one. Without the library there is nothing to register:
     :func:`live` then says why."""
     if _PROBLEM is None:
         torch.library.register_fake(f"rosepo::{operator}", fake)
-        torch.library.register_autograd(f"rosepo::{operator}", backward, setup_context=setup_context)
+        if backward is not None:
+            torch.library.register_autograd(f"rosepo::{operator}", backward, setup_context=setup_context)
 
 
 def _load() -> tuple[bool, str | None]:

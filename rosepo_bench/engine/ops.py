@@ -8,6 +8,7 @@ says what can.
 """
 
 from rosepo_bench.engine.implementation import IMPLEMENTATIONS, live
+from rosepo_bench.engine.logprob_op import sequence_logprob
 from rosepo_bench.engine.loss_op import preference_loss
 
-__all__ = ["IMPLEMENTATIONS", "live", "preference_loss"]
+__all__ = ["IMPLEMENTATIONS", "live", "preference_loss", "sequence_logprob"]

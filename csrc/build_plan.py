@@ -20,8 +20,13 @@ TORCH_TARGET = "2.11"
 TORCH_TARGET_VERSION = "0x020b000000000000"
 CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes after it
 
-TORCH_SOURCES = ("bindings.cpp", "preference_loss_op.cpp", "sequence_logprob_op.cpp", "torch_glue.cpp")  # the ones that include torch
-PLAIN_SOURCES = ("isa.cpp",)
+TORCH_SOURCES = (
+    "bindings.cpp",
+    "preference_loss_op.cpp",
+    "sequence_logprob_op.cpp",
+    "torch_glue.cpp",
+)  # these include torch
+PLAIN_SOURCES = ("isa.cpp", "scratch.cpp")
 KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
 CUDA_SOURCES = ("preference_loss.cu",)
 

@@ -75,9 +75,14 @@ ROSEPO_INLINE lanes_t<A> all_lanes(A x) {
     return lanes_t<A>{} + x;
 }
 
-static constexpr double inverse_factorial(int k) {
-    return k == 0 ? 1.0 : inverse_factorial(k - 1) / k;
-}
+// 1 / k!, the terms of the exponential.
+struct Terms {
+    double of[16] = {1};
+    constexpr Terms() {
+        for (int k = 1; k < 16; ++k) of[k] = of[k - 1] / k;
+    }
+};
+static constexpr Terms kTerms;
 
 // exp of each lane for x <= 0, to two units in the last place; what would be subnormal becomes the least
 // normal number. NaN stays NaN.
@@ -88,9 +93,9 @@ ROSEPO_INLINE lanes_t<A> exp_lanes(lanes_t<A> x) {
     const lanes_t<A> shifted = x * A(1.442695040888963407359924681) + L::round;
     const lanes_t<A> n = shifted - L::round;
     const lanes_t<A> r = (x - n * L::ln2_high) - n * L::ln2_low;
-    lanes_t<A> sum = all_lanes<A>(A(inverse_factorial(L::terms - 1)));
+    lanes_t<A> sum = all_lanes<A>(A(kTerms.of[L::terms - 1]));
 #pragma GCC unroll 16
-    for (int k = L::terms - 2; k >= 0; --k) sum = sum * r + A(inverse_factorial(k));
+    for (int k = L::terms - 2; k >= 0; --k) sum = sum * r + A(kTerms.of[k]);
     // The low bits of `shifted` are n: moved into the exponent they are 2^n.
     typename L::bits exponent;
     memcpy(&exponent, &shifted, sizeof(exponent));

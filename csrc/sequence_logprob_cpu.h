@@ -6,16 +6,27 @@
 #include <cstdint>
 
 #include "isa.h"
+#include "scratch.h"
 #include "sequence_logprob_call.h"
 
 namespace rosepo {
 
 struct OnCpu {
-    // Scratch of a call that names no chunk: it should stay in the cache between the two products.
-    static constexpr int64_t kScratchBytes = int64_t(16) << 20, kLeastRows = 32;
+    // Of a call that names no chunk. More rows reuse more of the weight, which is what counts for wide models; above 512
+    // nothing is gained.
+    static constexpr int64_t kScratchBytes = Scratch::kKeptBytes, kLeastRows = 32, kMostRows = 512;
 
     struct Guard {
         explicit Guard(const Tensor&) {}
+    };
+
+    struct Buffer {
+        explicit Buffer(int64_t bytes) : scratch(bytes) {}
+        Tensor matrix(const Tensor& like, int64_t rows, int64_t columns) const {
+            return torch::stable::from_blob(scratch.data(), {rows, columns}, {columns, 1}, like.device(),
+                                            like.scalar_type());
+        }
+        Scratch scratch;
     };
 
     // A number outside 0 .. limit - 1 is refused by name.

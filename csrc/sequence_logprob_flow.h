@@ -30,11 +30,11 @@ int64_t stride_of(int64_t columns) {
     return (columns + step - 1) / step * step;
 }
 
-// Rows of one product: the caller's, else what the scratch holds.
+// Rows of one product: the caller's, else what the scratch holds, within what is quick.
 template <typename S, typename Device>
 int64_t chunk_of(int64_t asked, int64_t stride) {
     if (asked > 0) return asked;
-    return std::max(Device::kLeastRows, Device::kScratchBytes / (stride * int64_t(sizeof(S))));
+    return std::clamp(Device::kScratchBytes / (stride * int64_t(sizeof(S))), Device::kLeastRows, Device::kMostRows);
 }
 
 template <typename S, typename Device>
@@ -51,7 +51,8 @@ Forward forward(const Head& head, const Tensor& targets, const Tensor& row_of_ta
 
     Tensor u = empty(head.hidden, {hidden_gradient ? n.rows : 0, n.width});
     Tensor kept = empty(head.hidden, {keep ? n.rows : 0, stride});
-    Tensor scratch = empty(head.hidden, {keep ? 0 : chunk, stride});
+    const typename Device::Buffer buffer(keep ? 0 : chunk * stride * int64_t(sizeof(S)));
+    Tensor scratch = buffer.matrix(head.hidden, keep ? 0 : chunk, stride);
     const Tensor lse = empty(targets, {n.rows}, wide);
     const Tensor slope = empty(targets, {head.cap > 0 ? n.triples : 0}, wide);
     const Tensor exact = empty(targets, {Compute<S>::half ? n.triples : 0}, wide);
@@ -113,7 +114,8 @@ void weight_again(const Head& head, const Tensor& grad, const Tensor& targets,
     const int64_t room = asked > 0 ? asked : Device::kScratchBytes / int64_t(sizeof(S));
     const int64_t block =
         std::clamp<int64_t>(room / rows, std::min<int64_t>(n.vocabulary, 256), n.vocabulary);
-    Tensor scratch = empty(head.hidden, {n.rows, stride_of<S>(block)});
+    const typename Device::Buffer buffer(n.rows * stride_of<S>(block) * int64_t(sizeof(S)));
+    Tensor scratch = buffer.matrix(head.hidden, n.rows, stride_of<S>(block));
     Tensor weight = head.weight;
     std::optional<Tensor> bias = head.bias;
     for (int64_t first = 0; first < n.vocabulary; first += block) {

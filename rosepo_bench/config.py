@@ -54,6 +54,9 @@ class ModelConfig(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where torch sees one")
+    impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
+        "auto", description="of head and loss: the device's compiled operators, or plain torch"
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> ModelConfig:
@@ -108,9 +111,6 @@ class PreferenceConfig(Section):
     semantic_temperature: float = Field(0.05, gt=0, description="of the softmax over cosine similarities")
     popularity_exponent: float = Field(
         1.0, ge=0, description="popular items are rejected in proportion to count to this"
-    )
-    impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
-        "auto", description="of the loss: compiled, or plain torch"
     )
 
 

@@ -151,14 +151,13 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
     trained = cell.pipeline.stages.get(cell.trained).report if cell.trained else {}
     device = "cpu" if cell.scored is None else models.device_of(cell.pipeline.config.model).type
     peak = max((part for part in (trained, scoring) if part), key=lambda part: int(part["peak_memory_bytes"]))
-    preference = isinstance(cell.method, Preference)
     return {
         "training_tokens_per_s": trained.get("tokens_per_s"),
         "pairs_per_s": trained.get("pairs_per_s"),
         "scoring_users_per_s": scoring["users_per_s"],
         "peak_memory_bytes": peak["peak_memory_bytes"],
         "peak_memory_since": peak["peak_memory_since"],
-        "impl": ops.live(cell.pairing.settings.impl, device) if preference else "-",
+        "impl": "-" if cell.scored is None else ops.live(cell.pipeline.config.model.impl, device),
         "device": device,
         "threads": trained.get("threads", torch.get_num_threads()),
         "seconds": {

@@ -111,7 +111,7 @@ def test_files_compiled_for_a_cpu_level_share_no_function(csrc: Path) -> None:
         # A weak function would be kept once for all levels, and run on a CPU that lacks the one it came from.
         table = output("nm", "--demangle", "--defined-only", path)
         level = path.name.split(".")[-2]
-        assert f"T rosepo::{level}::preference_loss" in table
+        assert f"T rosepo::{level}::" in table
         assert re.findall(r"^\S* [WVu] .*", table, re.MULTILINE) == []
 
 

@@ -53,7 +53,7 @@ def test_preference_options_reach_the_method_and_not_sft(plain: Found, setting: 
 
 
 def test_the_reference_loss_trains_to_the_same_model(plain: Found, tmp_path: Path) -> None:
-    found = run(tmp_path, "preference.impl=reference")
+    found = run(tmp_path, "model.impl=reference")
     np.testing.assert_allclose(scores(found, "rosepo"), scores(plain, "rosepo"), rtol=0, atol=1e-3)
 
 

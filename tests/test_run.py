@@ -144,7 +144,7 @@ REFUSED = [
     (["--set", "method.dpo.semantic_anchor=target"], "'semantic_anchor' would have no effect on it (its sampler is"),
     (["--methods", "popularity", "--set", "method.rosepo.pairs=0"], "method.rosepo.pairs = 0"),
     (["--set", "method.sft.pairs=3"], "only methods with preference training have settings of their own"),
-    (["--methods", "dpo", "--set", "preference.impl=cuda"], "choose impl='cpp' or 'auto'"),
+    (["--methods", "dpo", "--set", "model.impl=cuda"], "choose impl='cpp' or 'auto'"),
 ]
 
 

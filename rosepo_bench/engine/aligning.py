@@ -97,7 +97,7 @@ def _backward(
         epsilon=_tensor(pairs.epsilon[rows], logps),
         beta=config.beta,
         form=config.form,
-        impl=config.impl,
+        impl=model.impl,
     )
     loss = losses.sum() / total
     loss.backward()

@@ -58,8 +58,8 @@ def register(
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
 ) -> None:
-    """Gives ``operator`` its fake kernel and its gradient, if it has one. Without the library there is nothing to register:
-    :func:`live` then says why."""
+    """Gives ``operator`` its fake kernel and its gradient, if it has one. Without the library there is nothing to
+    register: :func:`live` then says why."""
     if _PROBLEM is None:
         torch.library.register_fake(f"rosepo::{operator}", fake)
         if backward is not None:

@@ -30,7 +30,7 @@ def sequence_logprob(
 ) -> Tensor:
     """The log-prob of each sequence, ``[num_sequences]``: over its triples the sum of
     ``x[row, target] - logsumexp(x[row])``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
-    ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118, section 2), or ``x`` where ``soft_cap`` is 0.
+    ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118), or ``x`` where ``soft_cap`` is 0.
 
     It holds the logits of all rows, ``[N, V]``, in memory, several times with a gradient; the compiled operator
     (csrc/sequence_logprob.h, called through rosepo_bench/engine/ops.py) does not.

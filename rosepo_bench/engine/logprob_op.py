@@ -39,10 +39,11 @@ def sequence_logprob(
     any order, repeated at will: ``targets``, ``row_of_target``, ``sequence_of_target`` ``[M]`` int64; a sequence
     without triples has log-prob 0. float32, float64, bfloat16 or float16, summed in float32 (float64).
 
-    No ``[N, V]`` matrix is held: rows go through the head ``chunk_rows`` at a time (0: as many as a scratch of 16 MiB on
-    the CPU, 256 MiB on CUDA, holds). With a gradient for ``hidden`` alone two matrix products do, both in the forward
-    pass: the loss enters through one scalar a sequence, which backward multiplies with. A trained head needs a third;
-    its probabilities are kept where they fit ``memory_budget`` bytes, else computed again (a fourth).
+    No ``[N, V]`` matrix is held: rows go through the head ``chunk_rows`` at a time (0: what a scratch of 64 MiB on the
+    CPU, 256 MiB on CUDA, holds, but 32 to 512, 256 to 1024 rows). With a gradient for ``hidden`` alone two matrix
+    products do, both in the forward pass: a loss enters through one scalar a sequence, with which backward multiplies.
+    A trained head needs a third; its probabilities are kept where they fit ``memory_budget`` bytes, else computed again
+    (a fourth).
 
     Raises :class:`~rosepo_bench.errors.UserError` for an argument outside these. On CUDA an index out of range or a
     log-prob that is not finite makes its sequence NaN and is raised by :func:`raise_errors`, or at once with
@@ -51,13 +52,13 @@ def sequence_logprob(
     """
     hidden, weight, bias = _autocast(hidden, weight, bias)
     running = live(impl, hidden.device)
-    shape = {
+    shape: dict[str, Any] = {
         "targets": targets,
         "row_of_target": row_of_target,
         "sequence_of_target": sequence_of_target,
         "num_sequences": num_sequences,
     }
-    squash = {"logit_scale": logit_scale, "soft_cap": soft_cap}
+    squash: dict[str, Any] = {"logit_scale": logit_scale, "soft_cap": soft_cap}
     logprob.check_arguments(
         hidden, weight, bias=bias, chunk_rows=chunk_rows, memory_budget=memory_budget, **shape, **squash
     )
@@ -164,7 +165,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad_logps: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     # What forward saved is constant to autograd: a second derivative would be wrong without a word.
     if torch.is_grad_enabled():
-        raise UserError("the compiled sequence_logprob has no second derivative (create_graph): choose impl='reference'")
+        raise UserError("sequence_logprob, compiled, has no second derivative (create_graph): choose impl='reference'")
     saved = list(ctx.saved_tensors)
     if not ctx.has_bias:
         saved.insert(2, None)

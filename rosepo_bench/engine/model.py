@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from rosepo_bench import store
 from rosepo_bench.config import ModelConfig
+from rosepo_bench.engine import library, ops
 from rosepo_bench.engine.forest import Batch
+from rosepo_bench.engine.head import SequenceLogProb
 from rosepo_bench.engine.tokens import Encoder
 from rosepo_bench.errors import UserError
 
@@ -23,13 +26,14 @@ SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 
 @dataclass
 class LanguageModel:
-    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is
-    adapted."""
+    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted;
+    ``impl`` is the implementation of the operators, see engine/ops.py."""
 
     network: Any
     encoder: Encoder
     context: int
     device: torch.device
+    impl: str = "auto"
 
     def logps(self, batch: Batch) -> Tensor:
         """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
@@ -40,10 +44,12 @@ class LanguageModel:
             input_ids=batch.tokens, attention_mask=batch.mask(), position_ids=batch.depth, use_cache=False
         ).last_hidden_state
         rows = hidden.flatten(0, 1).index_select(0, batch.rows)
-        logits = self.network.get_output_embeddings()(rows)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        token = logits[batch.row_of_target, batch.target] - logits.logsumexp(-1)[batch.row_of_target]
-        return token.new_zeros(batch.sequences).index_add(0, batch.sequence, token)
+        return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
+
+    @cached_property
+    def head(self) -> SequenceLogProb:
+        """From hidden rows to log-probs of sequences."""
+        return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl)
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters that training changes, by name."""
@@ -93,6 +99,12 @@ def device_of(config: ModelConfig) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
+def implementation_of(config: ModelConfig) -> list[str | None]:
+    """Which implementation of the operators runs, and its build: other builds may round otherwise."""
+    live = ops.live(config.impl, device_of(config))
+    return [live, None if live == "reference" else library.info()["build_id"]]
+
+
 def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:
     """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers."""
     device = device_of(config)
@@ -104,7 +116,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device)
+    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device, config.impl)
 
 
 def context_of(config: ModelConfig) -> int:

@@ -1,5 +1,6 @@
 """The compiled operators behind one Python function each, with gradients, fake kernels and argument checks.
 
+>>> logps = sequence_logprob(hidden, lm_head.weight, targets=ids, row_of_target=rows, ...)
 >>> loss = preference_loss(chosen, rejected, ref_chosen, ref_rejected, epsilon=0.1, beta=0.1).mean()
 
 ``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``

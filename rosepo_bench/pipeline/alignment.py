@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rosepo_bench import store
-from rosepo_bench.engine import library, ops
-from rosepo_bench.engine import model as models
 from rosepo_bench.engine.aligning import TrainingPairs, train_preference
 from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.meter import Meter
@@ -46,9 +44,7 @@ def aligned(smoothing: Smoothing, name: str, epsilon: str) -> Stage[Trained]:
         seen = len(pairs.epsilon) * settings.epochs
         store.write_json(folder / "report.json", {**meter.report(report, memory), "pairs_seen": seen})
 
-    live = ops.live(settings.impl, models.device_of(config.model))
     inputs = {
-        "impl": [live, None if live == "reference" else library.info()["build_id"]],
         "preference": settings.model_dump(),
         "epsilon": epsilon,
         "batch_tokens": config.batch_tokens,

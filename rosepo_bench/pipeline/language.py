@@ -77,8 +77,9 @@ class Language:
         model, prompt = self.config.model, self.config.prompt
         dataset = self.pipeline.dataset_config
         return {
-            "model": model.model_dump(exclude={"device"}),
+            "model": model.model_dump(exclude={"device", "impl"}),
             "device": models.device_of(model).type,
+            "impl": models.implementation_of(model),
             "files": _model_files(model.name, self.pipeline.stages.out),
             "prompt": prompt.model_dump(),
             "listed": dataset.candidates if prompt.candidates else 0,

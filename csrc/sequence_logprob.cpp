@@ -150,7 +150,8 @@ bool row(const Rows<S>& op, int64_t i) {
     for (const int64_t* m = begin; op.exact && m < end; ++m) {
         S& place = x[op.target[*m]];
         if (widen(place) == -kInfinity<A>) {
-            sum += std::exp(op.logp[*m] - most);
+            // What sum_exp has counted for the mark goes: under a cap -infinity is a logit like others.
+            sum += std::exp(op.logp[*m] - most) - std::exp(squashed(-kInfinity<A>) - most);
             place = narrow<S>(op.exact[*m]);
         }
     }

@@ -144,20 +144,33 @@ struct OnCpu {
     }
 
     // Adds coefficient_m h_row(m) to the targets' rows of a weight's gradient, one slice of the width a
-    // thread.
+    // thread. Each element is rounded to S once, however many triples its target has.
     template <typename S>
     static void add_to_weight(const Tensor& grad_weight, const Tensor& hidden, const Tensor& coefficient,
                               const Tensor& row, const Tensor& target) {
         using A = compute_t<S>;
-        const int64_t width = hidden.size(1);
+        constexpr int64_t kBlock = 64;
+        const int64_t width = hidden.size(1), vocabulary = grad_weight.size(0);
+        const Segments by_target = segments(target, vocabulary);
+        const ByRow by = by_target.view();
         S* out = write<S>(grad_weight);
-        torch::stable::parallel_for(0, width, 64, [&](int64_t begin, int64_t end) {
-            for (int64_t m = 0; m < target.numel(); ++m) {
+        const auto add = [&](int64_t y, int64_t from, int64_t n) {
+            S* w = out + y * width + from;
+            A sum[kBlock];
+            for (int64_t i = 0; i < n; ++i) sum[i] = widen(w[i]);
+            for (int64_t k = by.begin[y]; k < by.begin[y + 1]; ++k) {
+                const int64_t m = by.order[k];
                 const A c = read<A>(coefficient)[m];
                 if (c == 0) continue;
-                const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width;
-                S* w = out + read<int64_t>(target)[m] * width;
-                for (int64_t i = begin; i < end; ++i) w[i] = narrow<S>(A(widen(w[i])) + c * A(widen(h[i])));
+                const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width + from;
+                for (int64_t i = 0; i < n; ++i) sum[i] += c * A(widen(h[i]));
+            }
+            for (int64_t i = 0; i < n; ++i) w[i] = narrow<S>(sum[i]);
+        };
+        torch::stable::parallel_for(0, width, kBlock, [&](int64_t begin, int64_t end) {
+            for (int64_t y = 0; y < vocabulary; ++y) {
+                if (by.begin[y] == by.begin[y + 1]) continue;
+                for (int64_t i = begin; i < end; i += kBlock) add(y, i, std::min(kBlock, end - i));
             }
         });
     }

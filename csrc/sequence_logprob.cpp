@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "lanes.h"
 
@@ -124,7 +125,7 @@ bool row(const Rows<S>& op, int64_t i) {
     using A = compute_t<S>;
     constexpr bool keep = !capped && !Compute<S>::half;
     S* x = op.logits + i * op.stride;
-    const int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
+    int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
     const int64_t* end = op.by_row.order + op.by_row.begin[op.first + i + 1];
     // torch's product of bfloat16 matrices takes elements in pairs: where V is odd it multiplies one from here with 0,
     // which must not be NaN.
@@ -138,11 +139,14 @@ bool row(const Rows<S>& op, int64_t i) {
     // The targets' own logits: kept aside before x is overwritten, or, where x is too coarse for them,
     // taken out of x and put back exactly. A target that several sequences have counts once: whoever finds
     // the mark takes it away.
-    for (const int64_t* m = begin; m < end; ++m) {
+    int64_t* likeliest = begin;
+    for (int64_t* m = begin; m < end; ++m) {
         S& place = x[op.target[*m]];
         op.logp[*m] = squashed(op.exact ? op.exact[*m] : A(widen(place)));
         if (op.exact) place = narrow<S>(-kInfinity<A>);
+        if (op.logp[*m] > op.logp[*likeliest]) likeliest = m;
     }
+    std::swap(*begin, *likeliest);
     A most = squashed(maximum(x, op.vocabulary));
     if (op.exact)
         for (const int64_t* m = begin; m < end; ++m) most = std::max(most, op.logp[*m]);

@@ -127,8 +127,8 @@ bool row(const Rows<S>& op, int64_t i) {
     S* x = op.logits + i * op.stride;
     int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
     const int64_t* end = op.by_row.order + op.by_row.begin[op.first + i + 1];
-    // torch's product of bfloat16 matrices takes elements in pairs: where V is odd it multiplies one from here with 0,
-    // which must not be NaN.
+    // torch's product of bfloat16 matrices takes elements in pairs: where V is odd it multiplies one from
+    // here with 0, which must not be NaN.
     std::fill(x + op.vocabulary, x + op.stride, narrow<S>(A(0)));
     if (begin == end) {
         op.lse[op.first + i] = 0;

@@ -34,7 +34,8 @@ int64_t stride_of(int64_t columns) {
 template <typename S, typename Device>
 int64_t chunk_of(int64_t asked, int64_t stride) {
     if (asked > 0) return asked;
-    return std::clamp(Device::kScratchBytes / (stride * int64_t(sizeof(S))), Device::kLeastRows, Device::kMostRows);
+    const int64_t row = std::max<int64_t>(1, stride * int64_t(sizeof(S)));  // no vocabulary, no bytes
+    return std::clamp(Device::kScratchBytes / row, Device::kLeastRows, Device::kMostRows);
 }
 
 template <typename S, typename Device>
@@ -110,7 +111,7 @@ void weight_again(const Head& head, const Tensor& grad, const Tensor& targets,
                   Tensor grad_bias, const Tensor& ones) {
     using A = compute_t<S>;
     const int64_t rows = std::max<int64_t>(1, n.rows);
-    const int64_t asked = head.chunk_rows * n.vocabulary;
+    const int64_t asked = std::min(head.chunk_rows, rows) * n.vocabulary;
     const int64_t room = asked > 0 ? asked : Device::kScratchBytes / int64_t(sizeof(S));
     const int64_t block =
         std::clamp<int64_t>(room / rows, std::min<int64_t>(n.vocabulary, 256), n.vocabulary);

@@ -81,15 +81,15 @@ Forward forward(const Head& head, const Tensor& targets, const Tensor& row_of_ta
     const Tensor logps = empty(targets, {n.sequences}, wide);
     Device::template sequence_sums<A>(triples, logps);
     const bool again = weight_gradient && !keep;
-    const Tensor nothing = empty(targets, {0}, wide);
+    const auto nothing = [&] { return empty(targets, {0}, wide); };  // outputs must not share memory
     return {logps,
             u,
             kept,
             triples.by_row.begin,
             triples.by_row.order,
             slope,
-            again ? triples.logp : nothing,
-            again ? lse : nothing};
+            again ? triples.logp : nothing(),
+            again ? lse : nothing()};
 }
 
 // The gradient of the weight (or, with a column of ones for hidden, of the bias) from the probabilities

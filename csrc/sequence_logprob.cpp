@@ -159,12 +159,13 @@ bool row(const Rows<S>& op, int64_t i) {
             place = narrow<S>(op.exact[*m]);
         }
     }
-    const A lse = op.lse[op.first + i] = most + std::log(sum);
+    const A left = std::log(sum), lse = op.lse[op.first + i] = most + left;
     if (op.gradient) gradient<capped, keep>(op, x, lse, sum);
     bool finite = true;
     for (const int64_t* m = end; m-- > begin;) {  // the first one last: its place is the row's own
         const A slope = slope_at<capped>(op.logp[*m], op.scale, op.cap);
-        const A logp = op.logp[*m] -= lse;
+        // Not less lse, which is rounded as coarsely as a large logit: what is left of a sure one is small.
+        const A logp = op.logp[*m] = (op.logp[*m] - most) - left;
         if (op.slope) op.slope[*m] = slope;
         if (op.gradient)
             x[op.target[*m]] = narrow<S>((m == begin ? -std::expm1(logp) : -std::exp(logp)) * slope);

@@ -30,7 +30,7 @@ def sequence_logprob(
     soft_cap: float = 0.0,
 ) -> Tensor:
     """The log-prob of each sequence, ``[num_sequences]``: over its triples the sum of
-    ``x[row, target] - logsumexp(x[row])``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
+    ``log_softmax(x[row])[target]``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
     ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118), or ``x`` where ``soft_cap`` is 0.
 
     It holds the logits of all rows, ``[N, V]``, in memory, several times with a gradient; the compiled operator
@@ -39,7 +39,7 @@ def sequence_logprob(
     logits = linear(hidden, weight, bias).to(wide(hidden)) * logit_scale
     if soft_cap:
         logits = soft_cap * torch.tanh(logits / soft_cap)
-    token = logits[row_of_target, targets] - logits.logsumexp(-1)[row_of_target]
+    token = logits.log_softmax(-1)[row_of_target, targets]
     return token.new_zeros(num_sequences).index_add(0, sequence_of_target, token)
 
 

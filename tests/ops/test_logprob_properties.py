@@ -130,7 +130,7 @@ def threads() -> Iterator[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("budget", [0, 256 << 20])
 def test_deterministic_and_equal_for_any_number_of_threads(budget: int, dtype: torch.dtype, threads: Any) -> None:
-    case = draw(130, 2003, 65, dtype, bias=True, soft_cap=20.0)
+    case = draw(65, 1003, 33, dtype, bias=True, soft_cap=20.0)
     wanted = call(case, memory_budget=budget)
     assert_same(case, call(case, memory_budget=budget), wanted, exact=True)
     for count in (2, 3):
@@ -138,5 +138,5 @@ def test_deterministic_and_equal_for_any_number_of_threads(budget: int, dtype: t
         found = call(case, memory_budget=budget)
         assert_same(case, call(case, memory_budget=budget), found, exact=True)
         # To rounding alone: torch's products may add up a long sum (over the vocabulary, for the gradient of hidden)
-        # in as many parts as there are threads. Everything between the products is the same to the last bit.
+        # in as many parts as there are threads.
         assert_same(case, found, wanted)

@@ -33,7 +33,7 @@ lint: build
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy rosepo_bench baselines
-	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.cuh csrc/*.h)
 
 build: $(STAMP)
 

@@ -22,13 +22,15 @@ CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes aft
 
 TORCH_SOURCES = (
     "bindings.cpp",
+    "device_flag_op.cpp",
+    "preference_loss_check.cpp",
     "preference_loss_op.cpp",
     "sequence_logprob_op.cpp",
     "torch_glue.cpp",
 )  # these include torch
-PLAIN_SOURCES = ("isa.cpp", "scratch.cpp")
+PLAIN_SOURCES = ("device_flag.cpp", "isa.cpp", "scratch.cpp")
 KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
-CUDA_SOURCES = ("preference_loss.cu",)
+CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu")
 
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror=return-type"
 CUDA_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden -cudart static --threads 2"

@@ -17,7 +17,7 @@ from rosepo_bench.engine.examples import Group, grouped
 from rosepo_bench.engine.forest import batches, collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.ops import preference_loss
+from rosepo_bench.engine.ops import preference_loss, raise_errors
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.seeds import generator
 from rosepo_bench.training import FitReport, Schedule, fit
@@ -63,6 +63,7 @@ def train_preference(
         for part in batches([len(group.tree) for group in chosen], batch_tokens):
             loss += _backward(model, pairs, [chosen[g] for g in part], config, total, meter)
         meter.count(pairs=total)
+        raise_errors(model.device)
         return loss
 
     schedule = Schedule(len(plan), config.lr, config.warmup, config.weight_decay)
@@ -96,7 +97,7 @@ def _backward(
         reference[:, 1],
         epsilon=_tensor(pairs.epsilon[rows], logps),
         beta=config.beta,
-        form=config.form,
+        loss=config.form,
         impl=model.impl,
     )
     loss = losses.sum() / total

@@ -59,8 +59,8 @@ def preference_loss_and_statistics(
 
     Raises :class:`UserError` for an argument outside these, by name and value. Values in a tensor are looked at on
     the CPU. On CUDA, where that would wait for the device, a bad value makes its pair's loss and gradients NaN, and
-    :func:`raise_errors` then says which it was; ``validate=True`` asks at once, which a CUDA graph cannot hold.
-    Under torch.compile the operators' own refusals are RuntimeErrors.
+    :func:`raise_errors` then says which it was; ``validate=True`` asks at once, which is refused under torch.compile
+    and while a CUDA graph is captured. In compiled code the operators' own refusals are RuntimeErrors.
     """
     given = LossArguments(
         chosen,
@@ -81,15 +81,21 @@ def preference_loss_and_statistics(
     )
     formula = losses.check(given)
     running = live(impl, chosen.device)
+    if validate and _blind(running):
+        raise UserError("validate is True: values cannot be looked at here, under torch.compile or in a CUDA graph")
     if running == "reference":
         return losses.preference_loss(given, formula, validate=validate)
-    asking = validate and running == "cuda"
-    if asking and torch.cuda.is_current_stream_capturing():
-        raise UserError("validate is True: it waits for the device, which a CUDA graph cannot hold; leave it out here")
     found, _, _, means = _call(as_tensors(given))
-    if asking:
+    if validate and running == "cuda":
         raise_errors(chosen.device)
     return found, Statistics(*means.unbind())
+
+
+def _blind(running: str) -> bool:
+    """Whether asking for values would break what runs."""
+    if torch.compiler.is_compiling():
+        return running != "cpp"  # which always looks
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _call(given: LossArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rosepo_bench.preference.losses import LOSSES
 
 SEEDS = st.integers(0, 10**6).map(str)
-SOME = settings(max_examples=15, deadline=None)
+SOME = settings(max_examples=10, deadline=None)
 MANY = [name for name, row in LOSSES.items() if row.many]
 OF_MARGINS = ["dpo", "cdpo", "rosepo", "sdpo", "robust", "ipo_sum", "dmpo"]
 implementation = pytest.mark.parametrize("implementation", implementations())

@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--benchmark-device", choices=("cpu", "cuda"), default="cpu", help="what the benchmarks measure")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--benchmark-device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--benchmark-device cuda: torch sees no GPU here")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Benchmarks and tests never run together: what ran before in a process shows in its times."""
     marked = [item for item in items if item.get_closest_marker("bench")]

@@ -16,11 +16,11 @@ endif
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 PIP := -m pip install -q --disable-pip-version-check
 BUILT_WITH := $(abspath $(shell command -v $(PY))) $(ROSEPO_CUDA) $(CUDA_HOME) $(CXX) $(CXXFLAGS)
-NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate ninja setuptools wheel \
-	pytest pytest_timeout hypothesis
+NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate matplotlib ninja \
+	setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test lint build clean check force
+.PHONY: demo test bench compare lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -28,6 +28,10 @@ demo: build
 
 test: build
 	$(BIN) -m pytest -q $(ARGS)
+
+# Takes ten minutes on two cores; measures the peers too that `make compare` has installed.
+bench: build
+	$(BIN) -m pytest --benchmark $(ARGS)
 
 lint: build
 	$(BIN) -m ruff check .
@@ -55,10 +59,19 @@ ifeq ($(strip $(VENV)),)
 $(STAMP): $(SOURCES) build/.built-with | check
 	$(BIN) $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
+
+compare:
+	@echo "VENV= leaves the packages of $(PY) as they are; requirements-compare.lock names the peers" >&2; exit 2
 else
 $(VENV)/.locked: requirements.lock | check
 	$(PY) -m venv $(VENV)
 	$(BIN) $(PIP) -r requirements.lock
+	@touch $@
+
+compare: $(VENV)/.compare
+
+$(VENV)/.compare: requirements-compare.lock $(VENV)/.locked
+	$(BIN) $(PIP) --no-deps -r requirements-compare.lock
 	@touch $@
 
 $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with

@@ -48,7 +48,8 @@ std::string sentence(const DeviceFlag& found);
 const char* device_flag(DeviceFlag** flag);
 const char* take_flag(DeviceFlag* found, void* stream);
 
-// Where device code is compiled: by nvcc, or for tests by a host compiler with the words of CUDA defined.
+// For files that include cuda_runtime.h before: nvcc's, or a test's with which a host compiler takes
+// kernels.
 #if defined(__device__)
 // The first fault wins. No thread but the winner writes the rest, and nobody reads before the kernel has
 // ended.

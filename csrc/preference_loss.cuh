@@ -2,6 +2,8 @@
 // for tests.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "device_flag.h"
@@ -36,7 +38,7 @@ __global__ void __launch_bounds__(kLossThreads)
 }
 
 // One block: the means over all pairs, 0 where there are none.
-__global__ void __launch_bounds__(kLossThreads)
+static __global__ void __launch_bounds__(kLossThreads)
     preference_loss_means_kernel(const LossSums* partial, int64_t blocks, int64_t pairs,
                                  double* statistics) {
     __shared__ LossSums terms[kLossThreads];

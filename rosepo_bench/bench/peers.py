@@ -210,7 +210,7 @@ PEERS: dict[str, Peer] = {
             "trl.trainer.utils",
         ),
         Peer(
-            "trl, small tile",
+            "trl small tile",
             "trl.kernels.ChunkedLogProbFunction, log-probs only, tile 4096×4096 (faster on a CPU)",
             _by_autograd(_trl(4096)),
             "trl",
@@ -239,7 +239,7 @@ PEERS: dict[str, Peer] = {
             module="torch.nn.modules.linear_cross_entropy",
         ),
         Peer(
-            "torch linear_cross_entropy, auto",
+            "torch linear_cross_entropy auto",
             "torch.nn.functional.linear_cross_entropy, reduction none, LinearCrossEntropyOptions() as it comes",
             _by_autograd(_torch_cross_entropy(False)),
             module="torch.nn.modules.linear_cross_entropy",

@@ -87,7 +87,7 @@ class HeadContest:
 
 ALL = tuple(PEERS)
 # The one left out reads the weight anew for every few rows: minutes a round where the weight is large.
-MOST = tuple(name for name in PEERS if name != "torch linear_cross_entropy, auto")
+MOST = tuple(name for name in PEERS if name != "torch linear_cross_entropy auto")
 MEMORY = (OURS, "naive")
 # The call that is verified has warmed a large case; few rounds fit a run of ten minutes on two cores.
 LARGE = Pace(least=3, warmup=0)

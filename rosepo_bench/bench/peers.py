@@ -168,36 +168,26 @@ def _torch_cross_entropy(chunked: bool) -> Callable[[Head], Logps]:
     return logps_of
 
 
-def _products(rows_of: Callable[[Head], int]) -> Callable[[Head, str], Call]:
+def _products(head: Head, mode: str) -> Call:
     """The matrix products of a mode alone; the call returns what they are written into."""
+    hidden, weight = head.hidden, head.weight
+    rows = min(_rows(head, 512, 1024), len(hidden))
+    buffer = hidden.new_empty(rows, len(weight))
+    grad_hidden = torch.empty_like(hidden)
+    grad_weight = torch.empty_like(weight) if mode == "trained" else None
 
-    def prepare(head: Head, mode: str) -> Call:
-        hidden, weight = head.hidden, head.weight
-        rows = min(rows_of(head), len(hidden))
-        buffer = hidden.new_empty(rows, len(weight))
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.empty_like(weight) if mode == "trained" else None
+    def call() -> tuple[Tensor, Tensor | None]:
+        for start in range(0, len(hidden), rows):
+            part = hidden[start : start + rows]
+            logits = buffer[: len(part)]
+            torch.mm(part, weight.T, out=logits)
+            if mode != "forward":
+                torch.mm(logits, weight, out=grad_hidden[start : start + rows])
+            if grad_weight is not None:
+                grad_weight.addmm_(logits.T, part, beta=0 if start == 0 else 1)
+        return grad_hidden, grad_weight
 
-        def call() -> tuple[Tensor, Tensor | None]:
-            for start in range(0, len(hidden), rows):
-                part = hidden[start : start + rows]
-                logits = buffer[: len(part)]
-                torch.mm(part, weight.T, out=logits)
-                if mode != "forward":
-                    torch.mm(logits, weight, out=grad_hidden[start : start + rows])
-                if grad_weight is not None:
-                    grad_weight.addmm_(logits.T, part, beta=0 if start == 0 else 1)
-            return grad_hidden, grad_weight
-
-        return call
-
-    return prepare
-
-
-def _scratch_rows(head: Head) -> int:
-    """Rows that our operator takes at a time by default: as many as its scratch holds, 32 at least."""
-    scratch = 256 << 20 if head.hidden.is_cuda else 16 << 20
-    return max(32, scratch // (len(head.weight) * head.weight.itemsize))
+    return call
 
 
 def _rows(head: Head, cpu: int, cuda: int) -> int:
@@ -220,7 +210,7 @@ PEERS: dict[str, Peer] = {
             "trl.trainer.utils",
         ),
         Peer(
-            "trl, small tile",
+            "trl small tile",
             "trl.kernels.ChunkedLogProbFunction, log-probs only, tile 4096×4096 (faster on a CPU)",
             _by_autograd(_trl(4096)),
             "trl",
@@ -249,7 +239,7 @@ PEERS: dict[str, Peer] = {
             module="torch.nn.modules.linear_cross_entropy",
         ),
         Peer(
-            "torch linear_cross_entropy, auto",
+            "torch linear_cross_entropy auto",
             "torch.nn.functional.linear_cross_entropy, reduction none, LinearCrossEntropyOptions() as it comes",
             _by_autograd(_torch_cross_entropy(False)),
             module="torch.nn.modules.linear_cross_entropy",
@@ -258,13 +248,7 @@ PEERS: dict[str, Peer] = {
             PRODUCTS,
             "torch.mm into kept buffers: logits (forward), P·W too (frozen), Pᵀ·h too (trained); 512 rows a chunk on a "
             "CPU (1024 on CUDA)",
-            _products(lambda head: _rows(head, 512, 1024)),
-            bound=True,
-        ),
-        Peer(
-            "matrix products, small chunks",
-            "the same, as many rows a chunk as 16 MiB hold on a CPU (256 MiB on CUDA), 32 at least, as ours takes them",
-            _products(_scratch_rows),
+            _products,
             bound=True,
         ),
     )

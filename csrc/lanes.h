@@ -63,11 +63,13 @@ ROSEPO_INLINE void store(S* to, lanes_t<compute_t<S>> from) {
     }
 }
 
+// In halves: few roundings, which is what is left of a sum of 1 and many small terms.
 template <typename A>
 ROSEPO_INLINE A add_lanes(lanes_t<A> x) {
-    A sum = 0;
-    for (int64_t j = 0; j < kLanes<A>; ++j) sum += x[j];
-    return sum;
+    for (int64_t half = kLanes<A> / 2; half > 0; half /= 2) {
+        for (int64_t j = 0; j < half; ++j) x[j] += x[j + half];
+    }
+    return x[0];
 }
 
 template <typename A>

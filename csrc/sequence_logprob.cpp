@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "lanes.h"
 
@@ -124,10 +125,10 @@ bool row(const Rows<S>& op, int64_t i) {
     using A = compute_t<S>;
     constexpr bool keep = !capped && !Compute<S>::half;
     S* x = op.logits + i * op.stride;
-    const int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
+    int64_t* begin = op.by_row.order + op.by_row.begin[op.first + i];
     const int64_t* end = op.by_row.order + op.by_row.begin[op.first + i + 1];
-    // torch's product of bfloat16 matrices takes elements in pairs: where V is odd it multiplies one from here with 0,
-    // which must not be NaN.
+    // torch's product of bfloat16 matrices takes elements in pairs: where V is odd it multiplies one from
+    // here with 0, which must not be NaN.
     std::fill(x + op.vocabulary, x + op.stride, narrow<S>(A(0)));
     if (begin == end) {
         op.lse[op.first + i] = 0;
@@ -138,11 +139,14 @@ bool row(const Rows<S>& op, int64_t i) {
     // The targets' own logits: kept aside before x is overwritten, or, where x is too coarse for them,
     // taken out of x and put back exactly. A target that several sequences have counts once: whoever finds
     // the mark takes it away.
-    for (const int64_t* m = begin; m < end; ++m) {
+    int64_t* likeliest = begin;
+    for (int64_t* m = begin; m < end; ++m) {
         S& place = x[op.target[*m]];
         op.logp[*m] = squashed(op.exact ? op.exact[*m] : A(widen(place)));
         if (op.exact) place = narrow<S>(-kInfinity<A>);
+        if (op.logp[*m] > op.logp[*likeliest]) likeliest = m;
     }
+    std::swap(*begin, *likeliest);
     A most = squashed(maximum(x, op.vocabulary));
     if (op.exact)
         for (const int64_t* m = begin; m < end; ++m) most = std::max(most, op.logp[*m]);
@@ -150,16 +154,18 @@ bool row(const Rows<S>& op, int64_t i) {
     for (const int64_t* m = begin; op.exact && m < end; ++m) {
         S& place = x[op.target[*m]];
         if (widen(place) == -kInfinity<A>) {
-            sum += std::exp(op.logp[*m] - most);
+            // What sum_exp has counted for the mark goes: under a cap -infinity is a logit like others.
+            sum += std::exp(op.logp[*m] - most) - std::exp(squashed(-kInfinity<A>) - most);
             place = narrow<S>(op.exact[*m]);
         }
     }
-    const A lse = op.lse[op.first + i] = most + std::log(sum);
+    const A left = std::log(sum), lse = op.lse[op.first + i] = most + left;
     if (op.gradient) gradient<capped, keep>(op, x, lse, sum);
     bool finite = true;
     for (const int64_t* m = end; m-- > begin;) {  // the first one last: its place is the row's own
         const A slope = slope_at<capped>(op.logp[*m], op.scale, op.cap);
-        const A logp = op.logp[*m] -= lse;
+        // Not less lse, which is rounded as coarsely as a large logit: what is left of a sure one is small.
+        const A logp = op.logp[*m] = (op.logp[*m] - most) - left;
         if (op.slope) op.slope[*m] = slope;
         if (op.gradient)
             x[op.target[*m]] = narrow<S>((m == begin ? -std::expm1(logp) : -std::exp(logp)) * slope);

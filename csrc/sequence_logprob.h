@@ -5,7 +5,7 @@
 //   L_s    = sum of logp_m over the triples of sequence s
 //
 // With c_s = dloss/dL_s, which only the backward pass knows, C_r = sum of c over the triples of row r, p =
-// softmax of x and y0 the target of a row's first triple (the row's own target, if it has but one):
+// softmax of x and y0 the target of a row's first triple (which one that is, is free; see ByRow):
 //
 //   dloss/dh_r = C_r u_r + sum_m coefficient_m slope_m W_y,   u_r = sum_v (1[v = y0] - p_rv) slope_rv W_v
 //
@@ -27,10 +27,11 @@
 namespace rosepo {
 
 // The triples of each row: those of row r are order[begin[r]] .. order[begin[r + 1] - 1], in their own
-// order.
+// order but for the first, which `rows` on the CPU makes the likeliest one. Where another than the first
+// had a probability near 1, C_r u_r and its coefficient would be large and cancel, rounded to S already.
 struct ByRow {
     const int64_t* begin;  // [N + 1]
-    const int64_t* order;  // [M]
+    int64_t* order;        // [M]
 };
 
 // Consecutive rows of one call. `logits` holds their products; where `gradient`, it leaves as

@@ -15,7 +15,7 @@ struct Segments {
     Tensor begin;  // int64 [segments + 1]
     Tensor order;  // int64 [M]
 
-    ByRow view() const { return {read<int64_t>(begin), read<int64_t>(order)}; }
+    ByRow view() const { return {read<int64_t>(begin), write<int64_t>(order)}; }
 };
 
 struct Triples {

@@ -12,8 +12,8 @@
 namespace rosepo {
 
 struct OnCpu {
-    // Of a call that names no chunk. More rows reuse more of the weight, which is what counts for wide models; above 512
-    // nothing is gained.
+    // Of a call that names no chunk. More rows reuse more of the weight, which is what counts for wide
+    // models; above 512 nothing is gained.
     static constexpr int64_t kScratchBytes = Scratch::kKeptBytes, kLeastRows = 32, kMostRows = 512;
 
     struct Guard {
@@ -40,6 +40,13 @@ struct OnCpu {
         }
     }
 
+    static void check_ranges(const Tensor& target, const Tensor& row, const Tensor& sequence,
+                             const Shape& n) {
+        check_range("targets", target, n.vocabulary, "rows of weight");
+        check_range("row_of_target", row, n.rows, "rows of hidden");
+        check_range("sequence_of_target", sequence, n.sequences, "num_sequences");
+    }
+
     // A counting sort: stable, linear.
     static Segments segments(const Tensor& keys, int64_t count) {
         const int64_t triples = keys.numel();
@@ -57,34 +64,35 @@ struct OnCpu {
 
     static Triples prepare(const Tensor& target, const Tensor& row, const Tensor& sequence, const Shape& n,
                            ScalarType dtype) {
-        check_range("targets", target, n.vocabulary, "rows of weight");
-        check_range("row_of_target", row, n.rows, "rows of hidden");
-        check_range("sequence_of_target", sequence, n.sequences, "num_sequences");
+        check_ranges(target, row, sequence, n);
         return {target, row, segments(row, n.rows), segments(sequence, n.sequences),
                 empty(target, {n.triples}, dtype)};
     }
 
-    // The first value of the row's logits' factors that is not finite is named; there may be none: a
-    // product can overflow.
+    // Names the first value in these rows of a tensor that is not finite.
     template <typename S>
-    [[noreturn]] static void refuse_row(const Head& head, int64_t row) {
-        const auto search = [](const char* name, const Tensor& tensor, int64_t from, int64_t rows) {
-            const int64_t width = tensor.numel() / std::max<int64_t>(1, tensor.size(0));
-            for (int64_t i = from * width; i < (from + rows) * width; ++i) {
-                const auto value = widen(read<S>(tensor)[i]);
-                if (value - value == 0) continue;
-                if (tensor.dim() == 1)
-                    refuse(kSequenceLogprob, name, "[", i, "] is ", value, ": want a finite number");
-                refuse(kSequenceLogprob, name, "[", i / width, ", ", i % width, "] is ", value,
-                       ": want a finite number");
-            }
-        };
-        search("hidden", head.hidden, row, 1);
-        search("weight", head.weight, 0, head.weight.size(0));
-        if (head.bias) search("bias", *head.bias, 0, head.bias->size(0));
-        refuse(kSequenceLogprob, "the log-probs of hidden[", row,
-               "] are not finite, though hidden and weight are: their product overflows ",
-               Compute<S>::half ? "in 16 bits" : "");
+    static void check_finite(const char* name, const Tensor& tensor, int64_t from, int64_t rows) {
+        const int64_t width = tensor.numel() / std::max<int64_t>(1, tensor.size(0));
+        for (int64_t i = from * width; i < (from + rows) * width; ++i) {
+            const auto value = widen(read<S>(tensor)[i]);
+            if (value - value == 0) continue;
+            if (tensor.dim() == 1)
+                refuse(kSequenceLogprob, name, "[", i, "] is ", value, ": want a finite number");
+            refuse(kSequenceLogprob, name, "[", i / width, ", ", i % width, "] is ", value,
+                   ": want a finite number");
+        }
+    }
+
+    // What made the row's log-probs or gradient not finite is named; where no value is, a product
+    // overflows.
+    template <typename S>
+    [[noreturn]] static void refuse_row(const Head& head, int64_t row, const char* what) {
+        check_finite<S>("hidden", head.hidden, row, 1);
+        check_finite<S>("weight", head.weight, 0, head.weight.size(0));
+        if (head.bias) check_finite<S>("bias", *head.bias, 0, head.bias->size(0));
+        refuse(kSequenceLogprob, "the ", what, " of hidden[", row,
+               "] are not finite, though hidden and weight are: their product overflows",
+               Compute<S>::half ? " in 16 bits" : "");
     }
 
     // A U that is not finite comes of an infinite weight whose token has probability 0.
@@ -92,7 +100,7 @@ struct OnCpu {
     static void check_gradient(const Head& head, const Tensor& u) {
         for (int64_t i = 0; i < u.numel(); ++i) {
             const auto value = widen(read<S>(u)[i]);
-            if (value - value != 0) refuse_row<S>(head, i / u.size(1));
+            if (value - value != 0) refuse_row<S>(head, i / u.size(1), "gradients");
         }
     }
 
@@ -111,7 +119,12 @@ struct OnCpu {
             while (found >= 0 && found < known && !bad.compare_exchange_weak(known, found)) {
             }
         });
-        if (bad.load() < count) refuse_row<S>(head, op.first + bad.load());
+        if (bad.load() < count) refuse_row<S>(head, op.first + bad.load(), "log-probs");
+        // A row without triples has no log-prob that would tell, and takes part in the weight's gradient.
+        const int64_t* triples = op.by_row.begin + op.first;
+        for (int64_t i = 0; i < count; ++i) {
+            if (triples[i] == triples[i + 1]) check_finite<S>("hidden", head.hidden, op.first + i, 1);
+        }
     }
 
     template <typename S>
@@ -144,20 +157,33 @@ struct OnCpu {
     }
 
     // Adds coefficient_m h_row(m) to the targets' rows of a weight's gradient, one slice of the width a
-    // thread.
+    // thread. Each element is rounded to S once, however many triples its target has.
     template <typename S>
     static void add_to_weight(const Tensor& grad_weight, const Tensor& hidden, const Tensor& coefficient,
                               const Tensor& row, const Tensor& target) {
         using A = compute_t<S>;
-        const int64_t width = hidden.size(1);
+        constexpr int64_t kBlock = 64;
+        const int64_t width = hidden.size(1), vocabulary = grad_weight.size(0);
+        const Segments by_target = segments(target, vocabulary);
+        const ByRow by = by_target.view();
         S* out = write<S>(grad_weight);
-        torch::stable::parallel_for(0, width, 64, [&](int64_t begin, int64_t end) {
-            for (int64_t m = 0; m < target.numel(); ++m) {
+        const auto add = [&](int64_t y, int64_t from, int64_t n) {
+            S* w = out + y * width + from;
+            A sum[kBlock];
+            for (int64_t i = 0; i < n; ++i) sum[i] = widen(w[i]);
+            for (int64_t k = by.begin[y]; k < by.begin[y + 1]; ++k) {
+                const int64_t m = by.order[k];
                 const A c = read<A>(coefficient)[m];
                 if (c == 0) continue;
-                const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width;
-                S* w = out + read<int64_t>(target)[m] * width;
-                for (int64_t i = begin; i < end; ++i) w[i] = narrow<S>(A(widen(w[i])) + c * A(widen(h[i])));
+                const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width + from;
+                for (int64_t i = 0; i < n; ++i) sum[i] += c * A(widen(h[i]));
+            }
+            for (int64_t i = 0; i < n; ++i) w[i] = narrow<S>(sum[i]);
+        };
+        torch::stable::parallel_for(0, width, kBlock, [&](int64_t begin, int64_t end) {
+            for (int64_t y = 0; y < vocabulary; ++y) {
+                if (by.begin[y] == by.begin[y + 1]) continue;
+                for (int64_t i = begin; i < end; i += kBlock) add(y, i, std::min(kBlock, end - i));
             }
         });
     }

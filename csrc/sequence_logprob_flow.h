@@ -34,7 +34,8 @@ int64_t stride_of(int64_t columns) {
 template <typename S, typename Device>
 int64_t chunk_of(int64_t asked, int64_t stride) {
     if (asked > 0) return asked;
-    return std::clamp(Device::kScratchBytes / (stride * int64_t(sizeof(S))), Device::kLeastRows, Device::kMostRows);
+    const int64_t row = std::max<int64_t>(1, stride * int64_t(sizeof(S)));  // no vocabulary, no bytes
+    return std::clamp(Device::kScratchBytes / row, Device::kLeastRows, Device::kMostRows);
 }
 
 template <typename S, typename Device>
@@ -80,15 +81,15 @@ Forward forward(const Head& head, const Tensor& targets, const Tensor& row_of_ta
     const Tensor logps = empty(targets, {n.sequences}, wide);
     Device::template sequence_sums<A>(triples, logps);
     const bool again = weight_gradient && !keep;
-    const Tensor nothing = empty(targets, {0}, wide);
+    const auto nothing = [&] { return empty(targets, {0}, wide); };  // outputs must not share memory
     return {logps,
             u,
             kept,
             triples.by_row.begin,
             triples.by_row.order,
             slope,
-            again ? triples.logp : nothing,
-            again ? lse : nothing};
+            again ? triples.logp : nothing(),
+            again ? lse : nothing()};
 }
 
 // The gradient of the weight (or, with a column of ones for hidden, of the bias) from the probabilities
@@ -110,7 +111,7 @@ void weight_again(const Head& head, const Tensor& grad, const Tensor& targets,
                   Tensor grad_bias, const Tensor& ones) {
     using A = compute_t<S>;
     const int64_t rows = std::max<int64_t>(1, n.rows);
-    const int64_t asked = head.chunk_rows * n.vocabulary;
+    const int64_t asked = std::min(head.chunk_rows, rows) * n.vocabulary;
     const int64_t room = asked > 0 ? asked : Device::kScratchBytes / int64_t(sizeof(S));
     const int64_t block =
         std::clamp<int64_t>(room / rows, std::min<int64_t>(n.vocabulary, 256), n.vocabulary);
@@ -127,7 +128,7 @@ void weight_again(const Head& head, const Tensor& grad, const Tensor& targets,
                                      stride_of<S>(block),
                                      first,
                                      columns,
-                                     {read<int64_t>(saved.begin), read<int64_t>(saved.order)},
+                                     {read<int64_t>(saved.begin), write<int64_t>(saved.order)},
                                      read<int64_t>(targets),
                                      read<int64_t>(sequence_of_target),
                                      read<A>(grad),
@@ -159,7 +160,7 @@ Backward backward(const Head& head, const Tensor& grad, const Tensor& targets, c
                                            read<S>(head.weight),
                                            read<S>(saved.u),
                                            hidden.size(1),
-                                           {read<int64_t>(saved.begin), read<int64_t>(saved.order)},
+                                           {read<int64_t>(saved.begin), write<int64_t>(saved.order)},
                                            read<int64_t>(targets),
                                            read<int64_t>(sequence_of_target),
                                            head.cap > 0 ? read<A>(saved.slope) : nullptr,

@@ -5,8 +5,6 @@ Shape legend: N rows, V vocabulary, d width, M triples, S sequences.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -14,6 +12,9 @@ from torch.nn.functional import linear
 from rosepo_bench.errors import UserError
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Of logit_scale and soft_cap: in float32 they, and their quotients with logits, are numbers.
+LEAST, MOST = 1e-6, 1e6
+MOST_COUNTED = 1 << 48
 
 
 def sequence_logprob(
@@ -29,7 +30,7 @@ def sequence_logprob(
     soft_cap: float = 0.0,
 ) -> Tensor:
     """The log-prob of each sequence, ``[num_sequences]``: over its triples the sum of
-    ``x[row, target] - logsumexp(x[row])``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
+    ``log_softmax(x[row])[target]``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
     ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118), or ``x`` where ``soft_cap`` is 0.
 
     It holds the logits of all rows, ``[N, V]``, in memory, several times with a gradient; the compiled operator
@@ -38,13 +39,24 @@ def sequence_logprob(
     logits = linear(hidden, weight, bias).to(wide(hidden)) * logit_scale
     if soft_cap:
         logits = soft_cap * torch.tanh(logits / soft_cap)
-    token = logits[row_of_target, targets] - logits.logsumexp(-1)[row_of_target]
+    token = logits.log_softmax(-1)[row_of_target, targets]
     return token.new_zeros(num_sequences).index_add(0, sequence_of_target, token)
 
 
 def wide(hidden: Tensor) -> torch.dtype:
     """What log-probs are computed and returned in."""
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def check_tensors(**arguments: Tensor | None) -> None:
+    """Before anything is asked of them as tensors."""
+    for name, value in arguments.items():
+        if value is None and name == "bias":
+            continue
+        if not isinstance(value, Tensor):
+            raise UserError(f"{name} is a {type(value).__name__}: want a tensor")
+        if value.layout is not torch.strided:
+            raise UserError(f"{name} has layout {value.layout}: want a dense tensor")
 
 
 def check_arguments(
@@ -76,14 +88,12 @@ def check_arguments(
         if index.dim() != 1 or index.shape != targets.shape:
             raise UserError(f"{name} has shape {list(index.shape)}: want [triples], {list(targets.shape)} as targets")
         _check_device(name, index, hidden)
-    _check_number("logit_scale", logit_scale, above=0)
-    if soft_cap:
-        _check_number("soft_cap", soft_cap, above=0)
-    for name, number, least in (("num_sequences", num_sequences, 0), ("chunk_rows", chunk_rows, 0)):
-        if number < least:
-            raise UserError(f"{name} is {number}: want {least} or more")
-    if memory_budget < 0:
-        raise UserError(f"memory_budget is {memory_budget}: want bytes, 0 or more")
+    _check_number("logit_scale", logit_scale)
+    if isinstance(soft_cap, Tensor) or soft_cap != 0:
+        _check_number("soft_cap", soft_cap)
+    _check_count("num_sequences", num_sequences, "")
+    _check_count("chunk_rows", chunk_rows, "rows, ")
+    _check_count("memory_budget", memory_budget, "bytes, ")
 
 
 def check_ranges(
@@ -107,7 +117,7 @@ def check_ranges(
             raise UserError(f"{name}[{first}] is {index[first].item()}: want 0 to {limit - 1} ({of})")
 
 
-def check_finite(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def check_finite(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     """Names the first value that is not finite. Waits for the device."""
     for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
         if tensor is None or bool(torch.isfinite(tensor).all()):
@@ -132,6 +142,15 @@ def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:
         raise UserError(f"{name} is on {tensor.device}, hidden is on {hidden.device}: want one device")
 
 
-def _check_number(name: str, number: float, *, above: float) -> None:
-    if not (math.isfinite(number) and number > above):
-        raise UserError(f"{name} is {number}: want a finite number above {above}")
+def _check_number(name: str, number: float) -> None:
+    if isinstance(number, Tensor):
+        raise UserError(f"{name} is a tensor: want a number; one that is trained belongs into hidden, as a factor")
+    if not LEAST <= number <= MOST:
+        raise UserError(f"{name} is {number:g}: want {LEAST:g} to {MOST:g}")
+
+
+def _check_count(name: str, number: int, unit: str) -> None:
+    if isinstance(number, Tensor | float):
+        raise UserError(f"{name} is a {type(number).__name__}: want {unit}a whole number")
+    if not 0 <= number <= MOST_COUNTED:
+        raise UserError(f"{name} is {number}: want {unit}0 to {MOST_COUNTED}")

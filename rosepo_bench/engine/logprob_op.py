@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rosepo_bench.engine import logprob
 from rosepo_bench.engine.implementation import for_people, live, register
@@ -50,14 +51,11 @@ def sequence_logprob(
     ``validate=True``, which waits for the device. Under autocast hidden, weight and bias are cast as a linear layer's
     are. No second derivative (``impl="reference"`` has it).
     """
+    triples = {"targets": targets, "row_of_target": row_of_target, "sequence_of_target": sequence_of_target}
+    logprob.check_tensors(hidden=hidden, weight=weight, bias=bias, **triples)
     hidden, weight, bias = _autocast(hidden, weight, bias)
     running = live(impl, hidden.device)
-    shape: dict[str, Any] = {
-        "targets": targets,
-        "row_of_target": row_of_target,
-        "sequence_of_target": sequence_of_target,
-        "num_sequences": num_sequences,
-    }
+    shape: dict[str, Any] = {**triples, "num_sequences": num_sequences}
     squash: dict[str, Any] = {"logit_scale": logit_scale, "soft_cap": soft_cap}
     logprob.check_arguments(
         hidden, weight, bias=bias, chunk_rows=chunk_rows, memory_budget=memory_budget, **shape, **squash
@@ -66,8 +64,11 @@ def sequence_logprob(
     if look:
         logprob.check_ranges(hidden, weight, **shape)
     if running == "reference":
+        if look:
+            logprob.check_finite(hidden, weight)
         logps = logprob.sequence_logprob(hidden, weight, bias=bias, **shape, **squash)
     else:
+        _refuse_tangents(hidden=hidden, weight=weight, bias=bias)
         learns = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
         try:
             logps = torch.ops.rosepo.sequence_logprob(
@@ -99,6 +100,15 @@ def _autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tens
         return hidden, weight, bias
     dtype = torch.get_autocast_dtype(kind)
     return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _refuse_tangents(**arguments: Tensor | None) -> None:
+    """torch drops forward-mode derivatives at an operator without a word."""
+    if torch.compiler.is_compiling():
+        return
+    for name, value in arguments.items():
+        if value is not None and forward_ad.unpack_dual(value).tangent is not None:
+            raise UserError(f"{name} has a forward-mode derivative (jvp): choose impl='reference'")
 
 
 def _looks_at_values(running: str, hidden: Tensor, validate: bool) -> bool:

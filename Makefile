@@ -37,7 +37,7 @@ lint: build
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy rosepo_bench baselines
-	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.cuh csrc/*.h)
+	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(foreach suffix,cpp cu cuh h,$(wildcard csrc/*.$(suffix) tests/emulator/*.$(suffix)))
 
 build: $(STAMP)
 

@@ -30,7 +30,7 @@ TORCH_SOURCES = (
 )  # these include torch
 PLAIN_SOURCES = ("device_flag.cpp", "isa.cpp", "scratch.cpp")
 KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
-CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu")
+CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu", "sequence_logprob.cu")
 
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror=return-type"
 CUDA_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden -cudart static --threads 2"

@@ -15,7 +15,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__ \
+    static thread_local  // a block is a host thread, so that it starts with nothing of another's
 
 struct dim3 {
     unsigned x, y, z;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -39,8 +40,8 @@ std::vector<unsigned> ready;
 ucontext_t scheduler;
 const std::function<void()>* body = nullptr;
 std::mt19937_64 generator;
-unsigned until_yield = 0;
-std::string message;  // of the error since the last look
+unsigned until_yield = 0, between_yields = 2;  // accesses to memory
+std::string message;                           // of the error since the last look
 std::string skipped_file;
 int skipped_line = 0;
 
@@ -200,7 +201,9 @@ void launch(const std::function<void()>& kernel, dim3 blocks, unsigned threads) 
     }
     std::shuffle(order.begin(), order.end(), generator);
     for (const dim3 block : order) {
-        if (run_block(block, threads)) continue;
+        bool finished = false;
+        std::thread([&] { finished = run_block(block, threads); }).join();
+        if (finished) continue;
         fibers.clear();  // their stacks still hold the frames of threads that never ended
         return;
     }
@@ -245,7 +248,7 @@ const char* cudaGetErrorString(cudaError_t) {
 namespace {
 void at_access() {
     if (emulator::current == nullptr || emulator::until_yield-- > 0) return;
-    emulator::until_yield = emulator::generator() % 256;
+    emulator::until_yield = unsigned(emulator::generator()) % emulator::between_yields;
     emulator::yield();
 }
 }  // namespace
@@ -284,6 +287,8 @@ void __tsan_init() {}
 void emulator_seed(uint64_t seed) {
     emulator::generator.seed(seed);
     emulator::until_yield = 0;
+    emulator::between_yields =
+        2u << 3 * (emulator::generator() % 4);  // few or many, so that all kinds come
 }
 
 // Takes the barrier or exchange at a line out of the kernels; "" puts all back.

@@ -1,4 +1,6 @@
-"""One call of sequence_logprob through its kernels, with numpy between them; alone: ``everything.py LIBRARY``."""
+"""One call of sequence_logprob through its kernels, with numpy between them.
+
+``everything.py LIBRARY`` makes such calls; ``everything.py LIBRARY NUMBER`` runs a planted fault first."""
 
 from __future__ import annotations
 
@@ -12,11 +14,10 @@ from harness import DTYPES, Kernels, computed, decode, encode, operation
 PREPARE = "target:p row:p sequence:p rows:i vocabulary:i sequences:i row_key:p sequence_key:p clean_target:p logp:p"
 TARGET_LOGITS = "hidden:p weight:p bias:p width:i target:p row_of_target:p exact:p"
 ROWS = (
-    "logits:p stride:i vocabulary:i first:i begin:p order:p target:p exact:p scale:a cap:a gradient:b lse:p logp:p slope:p"
+    "logits:p stride:i vocabulary:i first:i begin:p order:p target:p exact:p scale:a cap:a gradient:b lse:p logp:p "
+    "slope:p"
 )
-COLUMNS = (
-    "logits:p stride:i first:i columns:i begin:p order:p target:p sequence:p grad:p logp:p lse:p scale:a cap:a"
-)
+COLUMNS = "logits:p stride:i first:i columns:i begin:p order:p target:p sequence:p grad:p logp:p lse:p scale:a cap:a"
 ROW_GRADIENTS = (
     "hidden:p weight:p u:p width:i begin:p order:p target:p sequence:p slope:p scale:a grad:p grad_hidden:p "
     "scaled_hidden:p coefficient:p"
@@ -67,8 +68,7 @@ def make_case(dtype: str, vocabulary: int, width: int, cap: float, random: np.ra
     row = np.repeat(np.arange(len(TRIPLES_OF_ROW)), TRIPLES_OF_ROW)
     target = random.integers(0, vocabulary, len(row))
     many = np.flatnonzero(row == 3)
-    target[many[33:]] = target[many[:7]]
-    target[many[1]] = target[many[0]]
+    target[many] = random.choice(random.integers(0, vocabulary, 12), len(many))
     sequence = random.choice([0, 1, 3, 4, 5], len(row))
     bad_target, bad_row, bad_sequence = [-1, vocabulary, 0, 0, 0, 0], [0, 1, -7, 6, 2, 3], [5, 6, 6, 5, -1, SEQUENCES]
     order = random.permutation(len(row) + 6)
@@ -110,7 +110,7 @@ def segments(kernels: Kernels, keys: np.ndarray, count: int) -> tuple[np.ndarray
 
 
 def run(kernels: Kernels, case: Case, seed: int, gradient: bool = True) -> Result:
-    """The whole call; the logits are one chunk from row 0 and one from row 2, the columns one block from column V // 3."""
+    """The whole call, in two chunks of rows and one block of columns, from V // 3 on."""
     kernels.seed(seed)
     dtype, wide = case.dtype, computed(case.dtype)
     code, triples = DTYPES.index(dtype), len(case.target)
@@ -223,8 +223,8 @@ def backward(kernels: Kernels, case: Case, out: dict[str, np.ndarray], logits: n
 
 if __name__ == "__main__":
     emulated = Kernels(Path(sys.argv[1]))
-    if sys.argv[2:] == ["planted"]:
-        emulated.run("planted", 5, np.zeros(64, np.int64))
+    if sys.argv[2:]:
+        emulated.run("planted", int(sys.argv[2]), np.zeros(64, np.int64))
     for name in DTYPES:
         for sizes in ((1, 64), (7, 3), (1000, 130), (4099, 64)):
             for limit in (0.0, 5.0):

@@ -46,10 +46,14 @@ __global__ void overflow(int64_t* numbers) {
     numbers[threadIdx.x + 1] = 0;
 }
 
+__global__ void misalign(int64_t* numbers) {
+    *reinterpret_cast<uint4*>(numbers + 2 * (threadIdx.x % 8) + 1) = uint4{};
+}
+
 }  // namespace
 
 extern "C" const char* planted(int which, int64_t* numbers) {
-    void (*const kernels[])(int64_t*) = {reverse, follow, leave_early, split, lonely, overflow};
+    void (*const kernels[])(int64_t*) = {reverse, follow, leave_early, split, lonely, overflow, misalign};
     const auto kernel = kernels[which];
     ROSEPO_LAUNCH(kernel, 1, kThreads, nullptr, numbers);
     return rosepo::launch_error();

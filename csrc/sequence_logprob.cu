@@ -38,7 +38,7 @@ void launch_add_to_weight(const AddToWeight<S>& op, int64_t triples, void* strea
 }  // namespace
 
 template <typename A>
-const char* prepare_triples_cuda(const PrepareTriples<A>& op, int64_t triples, unsigned long long* flag,
+const char* prepare_triples_cuda(const PrepareTriples<A>& op, int64_t triples, DeviceFlag* flag,
                                  void* stream) {
     if (triples == 0) return nullptr;
     const auto kernel = triples_kernel<A>;
@@ -64,7 +64,7 @@ const char* target_logits_cuda(const TargetLogits<S>& op, int64_t triples, void*
 }
 
 template <typename S>
-const char* rows_cuda(const Rows<S>& op, int64_t count, unsigned long long* flag, void* stream) {
+const char* rows_cuda(const Rows<S>& op, int64_t count, DeviceFlag* flag, void* stream) {
     if (count == 0) return nullptr;
     if (count > INT32_MAX) return "a chunk has more than 2^31 - 1 rows";
     const auto kernel = op.cap == 0 ? rows_kernel<S, false> : rows_kernel<S, true>;
@@ -113,16 +113,15 @@ const char* add_to_weight_cuda(const AddToWeight<S>& op, int64_t triples, void* 
 }
 
 #define ROSEPO_FOR_SUM(A)                                                                             \
-    template const char* prepare_triples_cuda(const PrepareTriples<A>&, int64_t, unsigned long long*, \
-                                              void*);                                                 \
+    template const char* prepare_triples_cuda(const PrepareTriples<A>&, int64_t, DeviceFlag*, void*); \
     template const char* sequence_sums_cuda(const int64_t*, const int64_t*, const A*, int64_t, A*, void*);
 ROSEPO_FOR_SUM(float)
 ROSEPO_FOR_SUM(double)
 
-#define ROSEPO_FOR_NUMBER(S)                                                             \
-    template const char* rows_cuda(const Rows<S>&, int64_t, unsigned long long*, void*); \
-    template const char* columns_cuda(const Columns<S>&, int64_t, void*);                \
-    template const char* row_gradients_cuda(const RowGradients<S>&, int64_t, void*);     \
+#define ROSEPO_FOR_NUMBER(S)                                                         \
+    template const char* rows_cuda(const Rows<S>&, int64_t, DeviceFlag*, void*);     \
+    template const char* columns_cuda(const Columns<S>&, int64_t, void*);            \
+    template const char* row_gradients_cuda(const RowGradients<S>&, int64_t, void*); \
     template const char* add_to_weight_cuda(const AddToWeight<S>&, int64_t, void*);
 ROSEPO_FOR_NUMBER(float)
 ROSEPO_FOR_NUMBER(double)

@@ -20,16 +20,16 @@ __device__ __forceinline__ int64_t grid_threads() {
 
 template <typename A>
 __global__ void __launch_bounds__(kThreads, 4)
-    triples_kernel(const PrepareTriples<A> op, int64_t triples, unsigned long long* flag) {
+    triples_kernel(const PrepareTriples<A> op, int64_t triples, DeviceFlag* flag) {
     for (int64_t m = grid_thread(); m < triples; m += grid_threads()) {
         const int64_t target = op.target[m], row = op.row[m], sequence = op.sequence[m];
         const bool target_good = target >= 0 && target < op.vocabulary;
         const bool row_good = row >= 0 && row < op.rows;
         const bool sequence_good = sequence >= 0 && sequence < op.sequences;
         const bool good = target_good && row_good && sequence_good;
-        if (!target_good) raise_flag(flag, DeviceError::TargetRange, m);
-        if (!row_good) raise_flag(flag, DeviceError::RowRange, m);
-        if (!sequence_good) raise_flag(flag, DeviceError::SequenceRange, m);
+        if (!target_good) raise_flag(flag, Fault::target, m, double(target));
+        if (!row_good) raise_flag(flag, Fault::row_of_target, m, double(row));
+        if (!sequence_good) raise_flag(flag, Fault::sequence_of_target, m, double(sequence));
         op.row_key[m] = good ? row : -1;
         op.sequence_key[m] = sequence_good ? sequence : -1;
         op.clean_target[m] = target_good ? target : target < 0 ? 0 : op.vocabulary - 1;

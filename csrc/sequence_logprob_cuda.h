@@ -1,13 +1,14 @@
 // The operator's kernels on the current CUDA device: each call puts work into `stream` (a cudaStream_t) and
 // returns at once, with CUDA's message where the launch failed, else nullptr. Nothing is allocated and
 // nothing waits, so that calls may be captured in a graph. What a value out of range or not finite does is
-// said at each; `flag` is the device's word of device_flag.h.
+// said at each; `flag` is device_flag.h's.
 //
 // Order of a call: prepare_triples; torch sorts row_key and sequence_key (stable), which gives `order`;
 // segment_starts; target_logits (16-bit S); for each chunk of rows a product, `rows` and, with gradient,
 // the second product; sequence_sums. Backward: row_gradients, and for the weight add_to_weight, or columns.
 #pragma once
 
+#include "device_flag.h"
 #include "sequence_logprob.h"
 
 namespace rosepo {
@@ -43,7 +44,7 @@ struct AddToWeight {
 };
 
 template <typename A>
-const char* prepare_triples_cuda(const PrepareTriples<A>& op, int64_t triples, unsigned long long* flag,
+const char* prepare_triples_cuda(const PrepareTriples<A>& op, int64_t triples, DeviceFlag* flag,
                                  void* stream);
 
 // begin[k], 0 <= k <= segments: the first place in `sorted` whose key is k or more; keys of -1 are in no
@@ -58,7 +59,7 @@ const char* target_logits_cuda(const TargetLogits<S>& op, int64_t triples, void*
 // The `count` rows of a chunk. 16-bit S needs `exact`, the others must not have it. A log-prob that is not
 // finite raises the flag.
 template <typename S>
-const char* rows_cuda(const Rows<S>& op, int64_t count, unsigned long long* flag, void* stream);
+const char* rows_cuda(const Rows<S>& op, int64_t count, DeviceFlag* flag, void* stream);
 
 // All rows of the call, 0..rows - 1.
 template <typename S>

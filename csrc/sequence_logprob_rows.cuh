@@ -213,8 +213,7 @@ __device__ __forceinline__ void clear_row(S* logits, int64_t vocabulary) {
 }
 
 template <typename S, bool kCap>
-__global__ void __launch_bounds__(kRowThreads<S>, 1)
-    rows_kernel(const Rows<S> op, unsigned long long* flag) {
+__global__ void __launch_bounds__(kRowThreads<S>, 1) rows_kernel(const Rows<S> op, DeviceFlag* flag) {
     using A = compute_t<S>;
     constexpr bool kExact = Compute<S>::half;
     const int64_t row = op.first + blockIdx.x;
@@ -258,7 +257,7 @@ __global__ void __launch_bounds__(kRowThreads<S>, 1)
         const A logp = rounded > A(0) ? A(0) : rounded;
         op.logp[m] = logp;
         if (op.slope != nullptr) op.slope[m] = slope;
-        if (!(logp - logp == A(0))) raise_flag(flag, DeviceError::NotFinite, row);
+        if (!(logp - logp == A(0))) raise_flag(flag, Fault::logprob, row, double(logp));
         // -expm1 keeps what is left of 1 - p where p is nearly 1.
         if (op.gradient)
             logits[target] = narrow<S>((target == own ? -std::expm1(logp) : -std::exp(logp)) * slope);

@@ -158,7 +158,7 @@ bool run_block(dim3 block, unsigned threads) {
     ready.clear();
     for (unsigned i = 0; i < threads; ++i) start(i, block);
     for (unsigned running = threads; running > 0;) {
-        if (ready.empty()) describe_deadlock(threads);
+        if (message.empty() && ready.empty()) describe_deadlock(threads);
         if (!message.empty()) return false;
         std::swap(ready[generator() % ready.size()], ready.back());
         const unsigned index = ready.back();

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from harness import DTYPES, Kernels, computed, decode, encode, operation
+from harness import DTYPES, FLAG, Kernels, computed, decode, encode, operation
 
 PREPARE = "target:p row:p sequence:p rows:i vocabulary:i sequences:i row_key:p sequence_key:p clean_target:p logp:p"
 TARGET_LOGITS = "hidden:p weight:p bias:p width:i target:p row_of_target:p exact:p"
@@ -54,10 +54,11 @@ class Case:
 
 @dataclass
 class Result:
-    """What each kernel was given and left, by name; flag: the device's word."""
+    """What each kernel was given and left, by name, and the flag as the triples and the rows left it."""
 
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    flag: int = 0
+    arrays: dict[str, np.ndarray]
+    triples_flag: np.ndarray = field(default_factory=lambda: np.zeros(1, FLAG))
+    rows_flag: np.ndarray = field(default_factory=lambda: np.zeros(1, FLAG))
 
     def __getattr__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -116,13 +117,12 @@ def run(kernels: Kernels, case: Case, seed: int, gradient: bool = True) -> Resul
     code, triples = DTYPES.index(dtype), len(case.target)
     out = {name: np.full(triples, -9, np.int64) for name in ("row_key", "sequence_key", "clean_target")}
     out |= {name: np.full(triples, np.nan, wide) for name in ("logp", "exact", "slope")}
-    flag = np.zeros(1, np.uint64)
+    result = Result(out)
     sizes = {"rows": case.rows, "vocabulary": case.vocabulary, "sequences": case.sequences}
     prepared = {name: out[name] for name in ("row_key", "sequence_key", "clean_target", "logp")}
     given = {"target": case.target, "row": case.row, "sequence": case.sequence}
-    kernels.run("prepare_triples", code, operation(dtype, PREPARE, **given, **sizes, **prepared), triples, flag)
-    result = Result(out, int(flag[0]))
-    flag[0] = 0
+    preparation = operation(dtype, PREPARE, **given, **sizes, **prepared)
+    kernels.run("prepare_triples", code, preparation, triples, result.triples_flag)
     out["begin"], out["order"] = segments(kernels, out["row_key"], case.rows)
     out["sequence_begin"], out["sequence_order"] = segments(kernels, out["sequence_key"], case.sequences)
     by_row = {"begin": out["begin"], "order": out["order"], "target": out["clean_target"]}
@@ -152,8 +152,7 @@ def run(kernels: Kernels, case: Case, seed: int, gradient: bool = True) -> Resul
             logp=out["logp"],
             slope=out["slope"] if case.cap else None,
         )
-        kernels.run("rows", code, chunk, count, flag)
-    out["rows_flag"] = flag
+        kernels.run("rows", code, chunk, count, result.rows_flag)
     out["sums"] = np.full(case.sequences, -9, wide)
     arrays = (out["sequence_begin"], out["sequence_order"], out["logp"])
     kernels.run("sequence_sums", code, *arrays, case.sequences, out["sums"])

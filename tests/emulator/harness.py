@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ FLAGS = "-std=c++20 -O1 -g1 -fPIC -Wall -Wextra -Wno-unknown-pragmas"
 MAX_BLOCKS = 3  # so few that every kernel goes through its work in several strides of the grid
 # The thread sanitizer's calls, answered by the emulator, let another thread come first at any access to memory.
 INTERLEAVED = "-fsanitize=thread"
+FLAG = np.dtype([("fault", "i4"), ("column", "i4"), ("row", "i8"), ("value", "f8")])  # csrc/device_flag.h
 SANITIZED = "-fsanitize=address,alignment -fno-sanitize-recover=alignment"
 
 
@@ -34,8 +36,10 @@ def build(csrc: Path, folder: Path, instrument: str) -> Path:
     for source in [*kernels, HERE / "emulator.cpp", *abis]:
         objects.append(folder / f"{source.name}.o")
         extra = instrument if source in kernels else host
-        jobs.append(subprocess.Popen(shlex.split(f"{common} {extra} -x c++ -c {source} -o {objects[-1]}")))
-    assert [job.wait() for job in jobs] == [0] * len(jobs)
+        command = shlex.split(f"{common} {extra} -x c++ -c {source} -o {objects[-1]}")
+        jobs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    errors = [job.communicate()[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * len(jobs), "".join(errors)
     library = folder / "emulated.so"
     link = [*shlex.split(f"{os.environ.get('CXX', 'c++')} {host}"), "-shared", "-pthread", *objects, "-o", library]
     subprocess.run(list(map(str, link)), check=True)
@@ -88,6 +92,13 @@ def operation(dtype: str, layout: str, **values: Any) -> Any:
     filled = form(*(_argument(values[name]) if kind == "p" else values[name] for name, kind in fields))
     filled.arrays = values  # alive as long as the struct
     return ctypes.byref(filled)
+
+
+def fault_names(csrc: Path) -> list[str]:
+    """What a flag's fault stands for."""
+    found = re.search(r"enum class Fault[^{]*{(.*?)}", (csrc / "device_flag.h").read_text(), re.DOTALL)
+    assert found is not None
+    return re.findall(r"^ *(\w+),", found[1], re.MULTILINE)
 
 
 def computed(dtype: str) -> str:

@@ -29,7 +29,7 @@ const Op& as(const void* op) {
 
 extern "C" {
 
-const char* prepare_triples(int dtype, const void* op, int64_t triples, unsigned long long* flag) {
+const char* prepare_triples(int dtype, const void* op, int64_t triples, DeviceFlag* flag) {
     if (dtype == 1) return prepare_triples_cuda(as<PrepareTriples<double>>(op), triples, flag, nullptr);
     return prepare_triples_cuda(as<PrepareTriples<float>>(op), triples, flag, nullptr);
 }
@@ -43,7 +43,7 @@ const char* target_logits(int dtype, const void* op, int64_t triples) {
     return target_logits_cuda(as<TargetLogits<Half>>(op), triples, nullptr);
 }
 
-const char* rows(int dtype, const void* op, int64_t count, unsigned long long* flag) {
+const char* rows(int dtype, const void* op, int64_t count, DeviceFlag* flag) {
     return with_number(dtype,
                        [&](auto s) { return rows_cuda(as<Rows<decltype(s)>>(op), count, flag, nullptr); });
 }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import everything
 import expected
 import numpy as np
 import pytest
 from everything import Case, Result, make_case
-from harness import DTYPES, Kernels, computed, decode
+from harness import DTYPES, Kernels, computed, decode, fault_names
 
 from rosepo_bench import seeds
 
 # One token; fewer than a wide load; widths that no wide load divides; rows of several warps.
 SHAPES = ((1, 64), (7, 1), (33, 130), (1000, 3), (4099, 64))
 ORDERS = 3
-TARGET_RANGE, ROW_RANGE, SEQUENCE_RANGE, NOT_FINITE = 2, 3, 4, 5
 
 
 def units(dtype: str) -> tuple[float, float]:
@@ -37,28 +38,32 @@ def case(request: pytest.FixtureRequest) -> Case:
     return make_case(dtype, vocabulary, width, cap, seeds.generator(0, "emulator", vocabulary, width))
 
 
-def test_every_kernel(kernels: Kernels, case: Case) -> None:
+def test_every_kernel(kernels: Kernels, csrc: Path, case: Case) -> None:
     results = [everything.run(kernels, case, order) for order in range(ORDERS)]
     for other in results[1:]:  # the order in which threads run changes no bit
         for name, array in results[0].arrays.items():
             np.testing.assert_array_equal(array, other.arrays[name], err_msg=name)
     result = results[0]
-    check_indices(case, result)
+    check_indices(case, result, fault_names(csrc))
     check_rows(case, result)
     check_backward(case, result)
 
 
-def check_indices(case: Case, result: Result) -> None:
+def check_indices(case: Case, result: Result, faults: list[str]) -> None:
     fine = expected.good(case)
     np.testing.assert_array_equal(result.row_key, np.where(fine, case.row, -1))
     inside = (case.sequence >= 0) & (case.sequence < case.sequences)
     np.testing.assert_array_equal(result.sequence_key, np.where(inside, case.sequence, -1))
     np.testing.assert_array_equal(result.clean_target, case.target.clip(0, case.vocabulary - 1))
-    code, index = result.flag >> 56, result.flag & (1 << 56) - 1
-    wrong = {TARGET_RANGE: (case.target, case.vocabulary), ROW_RANGE: (case.row, case.rows)}
-    values, limit = wrong.get(code, (case.sequence, case.sequences))
-    assert code in (TARGET_RANGE, ROW_RANGE, SEQUENCE_RANGE)
-    assert not 0 <= values[index] < limit
+    ranges = {
+        "target": (case.target, case.vocabulary),
+        "row_of_target": (case.row, case.rows),
+        "sequence_of_target": (case.sequence, case.sequences),
+    }
+    flag = result.triples_flag[0]
+    values, limit = ranges[faults[flag["fault"]]]
+    assert values[flag["row"]] == flag["value"]
+    assert not 0 <= flag["value"] < limit
     for row in range(case.rows):
         np.testing.assert_array_equal(expected.triples_of(result, row), np.flatnonzero(fine & (case.row == row)))
 
@@ -82,7 +87,7 @@ def check_rows(case: Case, result: Result) -> None:
     for row in range(case.rows):
         slack[row, result.clean_target[expected.triples_of(result, row)[:1]]] = 40  # 1 - p: absolute
     assert_close(case, result.gradient[:, : case.vocabulary], wanted["gradient"], slack)
-    assert not result.rows_flag.any()
+    assert result.rows_flag[0]["fault"] == 0
     totals = expected.sums(case, result)
     np.testing.assert_allclose(result.sums, totals, rtol=20 * relative)
     assert np.isnan(result.sums[[5, 6]]).all()
@@ -114,17 +119,17 @@ def test_without_a_gradient_the_log_probs_are_the_same(kernels: Kernels, dtype: 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_log_prob_that_is_not_finite_raises_the_flag(kernels: Kernels, dtype: str, value: float) -> None:
+def test_a_log_prob_that_is_not_finite_raises_the_flag(kernels: Kernels, csrc: Path, dtype: str, value: float) -> None:
     case = make_case(dtype, 33, 8, 0.0, seeds.generator(2, "emulator"))
-    row = int(case.row[expected.good(case)][0])
-    case.bias[case.target[expected.good(case)][0]] = everything.encode(np.array([value]), dtype)[0]
+    triple = int(np.flatnonzero(expected.good(case))[0])
+    case.bias[case.target[triple]] = everything.encode(np.array([value]), dtype)[0]
     with np.errstate(invalid="ignore"):
         result = everything.run(kernels, case, 0, gradient=False)
-    triple = int(np.flatnonzero(expected.good(case))[0])
     assert not np.isfinite(result.logp[triple])
-    assert int(result.rows_flag[0]) >> 56 == NOT_FINITE
-    assert row in case.row[~np.isfinite(result.logp)]
-    assert int(result.rows_flag[0]) & 0xFF in case.row[~np.isfinite(result.logp)]
+    flag = result.rows_flag[0]
+    assert fault_names(csrc)[flag["fault"]] == "logprob"
+    assert flag["row"] in case.row[~np.isfinite(result.logp)]
+    assert not np.isfinite(flag["value"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import everything
@@ -16,6 +17,7 @@ from harness import HERE, SANITIZED, Kernels, build
 
 from rosepo_bench import seeds
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 ORDERS = 16
 PLANTED = ("reverse", "follow", "leave_early", "split", "lonely", "overflow", "misalign")  # as planted.cu numbers them
 WAITS = re.compile(r"__(syncthreads|syncwarp|shfl_xor_sync|match_any_sync)\(")
@@ -91,27 +93,34 @@ def test_every_wait_of_the_kernels_is_needed(kernels: Kernels, csrc: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def sanitized(csrc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(csrc, tmp_path_factory.mktemp("sanitized"), SANITIZED)
-
-
-def under_sanitizers(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    compiler = os.environ.get("CXX", "c++").split()
-    preload = [
+def preload() -> str:
+    """The sanitizer's library, which Python must load first."""
+    compiler = [*os.environ.get("CXX", "c++").split()]
+    paths = [
         subprocess.run(
             [*compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True
         ).stdout.strip()
         for name in ("libasan.so", "libstdc++.so")
     ]
-    if not Path(preload[0]).is_absolute():
+    if not Path(paths[0]).is_absolute():
         pytest.skip("this compiler has no shared address sanitizer")
-    environment = os.environ | {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"}
-    command = [sys.executable, str(HERE / "everything.py"), str(library), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return " ".join(paths)
 
 
-def test_no_kernel_leaves_its_arrays(sanitized: Path) -> None:
-    result = under_sanitizers(sanitized)
+@pytest.fixture(scope="module")
+def under_sanitizers(preload: str, csrc: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    library = build(csrc, tmp_path_factory.mktemp("sanitized"), SANITIZED)
+    environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(HERE / "everything.py"), str(library), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_no_kernel_leaves_its_arrays(under_sanitizers: Run) -> None:
+    result = under_sanitizers()
     assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
 
 
@@ -122,7 +131,7 @@ def test_no_kernel_leaves_its_arrays(sanitized: Path) -> None:
         ("misalign", r"planted\.cu:\d+.*misaligned"),
     ],
 )
-def test_the_sanitizer_sees_a_kernel_that_does(sanitized: Path, name: str, message: str) -> None:
-    result = under_sanitizers(sanitized, str(PLANTED.index(name)))
+def test_the_sanitizer_sees_a_kernel_that_does(under_sanitizers: Run, name: str, message: str) -> None:
+    result = under_sanitizers(str(PLANTED.index(name)))
     assert result.returncode != 0
     assert re.search(message, result.stderr)

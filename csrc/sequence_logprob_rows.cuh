@@ -212,6 +212,18 @@ __device__ __forceinline__ void clear_row(S* logits, int64_t vocabulary) {
     for (int64_t i = threadIdx.x; i < packs; i += blockDim.x) store(logits + i * kLanes, Pack<S, kLanes>{});
 }
 
+// Logits rise with what the curve takes, so that the raw ones tell which target is the likeliest.
+template <typename A>
+__device__ __forceinline__ void likeliest_first(int64_t* order, int64_t begin, int64_t end, const A* raw) {
+    int64_t likeliest = begin;
+    for (int64_t i = begin + 1; i < end; ++i) {
+        if (raw[order[i]] > raw[order[likeliest]]) likeliest = i;
+    }
+    const int64_t m = order[likeliest];
+    order[likeliest] = order[begin];
+    order[begin] = m;
+}
+
 template <typename S, bool kCap>
 __global__ void __launch_bounds__(kRowThreads<S>, 1) rows_kernel(const Rows<S> op, DeviceFlag* flag) {
     using A = compute_t<S>;
@@ -245,7 +257,10 @@ __global__ void __launch_bounds__(kRowThreads<S>, 1) rows_kernel(const Rows<S> o
             const A bent = curve.bent(raw);
             return curve.exp(bent, level) * (share * curve.slope(bent));
         });
-        __syncthreads();  // below, the targets' places are written over
+        if (threadIdx.x == 0 && end - begin > 1) {
+            likeliest_first(op.by_row.order, begin, end, kExact ? op.exact : op.logp);
+        }
+        __syncthreads();  // below, the targets' places are written over, and their order is read
     }
     const A log2_total = std::log2(whole.total);
     const int64_t own = op.target[op.by_row.order[begin]];

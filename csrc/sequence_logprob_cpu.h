@@ -157,7 +157,7 @@ struct OnCpu {
     }
 
     // Adds coefficient_m h_row(m) to the targets' rows of a weight's gradient, one slice of the width a
-    // thread. Each element is rounded to S once, however many triples its target has.
+    // thread. Each element is summed in double and rounded once, however many triples its target has.
     template <typename S>
     static void add_to_weight(const Tensor& grad_weight, const Tensor& hidden, const Tensor& coefficient,
                               const Tensor& row, const Tensor& target) {
@@ -169,16 +169,16 @@ struct OnCpu {
         S* out = write<S>(grad_weight);
         const auto add = [&](int64_t y, int64_t from, int64_t n) {
             S* w = out + y * width + from;
-            A sum[kBlock];
+            double sum[kBlock];
             for (int64_t i = 0; i < n; ++i) sum[i] = widen(w[i]);
             for (int64_t k = by.begin[y]; k < by.begin[y + 1]; ++k) {
                 const int64_t m = by.order[k];
-                const A c = read<A>(coefficient)[m];
+                const double c = read<A>(coefficient)[m];
                 if (c == 0) continue;
                 const S* h = read<S>(hidden) + read<int64_t>(row)[m] * width + from;
-                for (int64_t i = 0; i < n; ++i) sum[i] += c * A(widen(h[i]));
+                for (int64_t i = 0; i < n; ++i) sum[i] += c * double(widen(h[i]));
             }
-            for (int64_t i = 0; i < n; ++i) w[i] = narrow<S>(sum[i]);
+            for (int64_t i = 0; i < n; ++i) w[i] = narrow<S>(A(sum[i]));
         };
         torch::stable::parallel_for(0, width, kBlock, [&](int64_t begin, int64_t end) {
             for (int64_t y = 0; y < vocabulary; ++y) {

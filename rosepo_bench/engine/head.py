@@ -30,7 +30,8 @@ class SequenceLogProb(nn.Module):
         if type(lm_head) is not nn.Linear:
             raise UserError(
                 f"lm_head is a {type(lm_head).__name__}: want a plain torch.nn.Linear. Merge LoRA layers into it, or "
-                "leave it out of their targets; a quantised head has no weight to multiply with"
+                "leave it out of their targets; shard SequenceLogProb rather than the layer inside; a quantised head "
+                "has no weight to multiply with"
             )
         self.lm_head = lm_head
         self.settings = {

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test bench compare lint build clean check force
+.PHONY: demo test bench gpu compare lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -32,6 +32,14 @@ test: build
 # Takes ten minutes on two cores; measures the peers too that `make compare` has installed.
 bench: build
 	$(BIN) -m pytest --benchmark $(ARGS)
+
+# On a machine with a GPU: the operators' tests there, compute-sanitizer where it is installed, the benchmarks.
+gpu: build
+	$(BIN) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu needs a CUDA device that torch sees")'
+	$(BIN) -m pytest -q tests/ops -k cuda $(ARGS)
+	if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 \
+	$(BIN) -m pytest -q tests/ops/test_logprob_cuda.py -k "equal_to_plain_torch and 33-7"; fi
+	$(BIN) -m pytest --benchmark --benchmark-device cuda --benchmark-out results/gpu
 
 lint: build
 	$(BIN) -m ruff check .

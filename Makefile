@@ -16,7 +16,7 @@ endif
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 PIP := -m pip install -q --disable-pip-version-check
 BUILT_WITH := $(abspath $(shell command -v $(PY))) $(ROSEPO_CUDA) $(CUDA_HOME) $(CXX) $(CXXFLAGS)
-NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate ninja setuptools wheel \
+NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate ninja pybind11 setuptools wheel \
 	pytest pytest_timeout hypothesis
 ARGS ?=
 
@@ -67,4 +67,4 @@ $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with
 endif
 
 clean:
-	rm -rf build *.egg-info rosepo_bench/engine/librosepo.so $(if $(strip $(VENV)),$(VENV))
+	rm -rf build *.egg-info rosepo_bench/engine/*.so $(if $(strip $(VENV)),$(VENV))

@@ -54,6 +54,12 @@ class ModelConfig(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where torch sees one")
+    square_cost: float = Field(
+        0.0, ge=0, description="for packing: a row of T tokens costs T + square_cost·T²; 0: counted from the shape"
+    )
+    pass_cost: float = Field(
+        0.0, ge=0, description="for packing: what a forward pass costs by itself, in tokens; 0: estimated"
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> ModelConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rosepo_bench import store
 from rosepo_bench.config import ModelConfig
 from rosepo_bench.engine.forest import Batch
+from rosepo_bench.engine.packing import Cost
 from rosepo_bench.engine.tokens import Encoder
 from rosepo_bench.errors import UserError
 
@@ -24,12 +25,13 @@ SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 @dataclass
 class LanguageModel:
     """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is
-    adapted."""
+    adapted. ``cost`` is that of its passes where it was given, 0 what is to be counted."""
 
     network: Any
     encoder: Encoder
     context: int
     device: torch.device
+    cost: Cost | None = None
 
     def logps(self, batch: Batch) -> Tensor:
         """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
@@ -104,7 +106,8 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device)
+    cost = Cost(config.square_cost, config.pass_cost)
+    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device, cost)
 
 
 def context_of(config: ModelConfig) -> int:

@@ -40,6 +40,7 @@ build: $(STAMP)
 check:
 	@command -v $(PY) >/dev/null || { echo "rosepo_bench needs Python 3.11 or newer; $(PY) is not there (PY=... names another)" >&2; exit 2; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rosepo_bench needs Python 3.11 or newer, $(PY) is $$($(PY) -V 2>&1); PY=... names another" >&2; exit 2; }
+	@$(PY) -c 'import os, sys, sysconfig as s; p = s.get_path("include"); os.path.isfile(p + "/Python.h") or sys.exit(p + " has no Python.h: rosepo_bench needs the headers of $(PY) (Debian: apt-get install python3-dev)")'
 	@command -v $${CXX:-c++} >/dev/null || { echo "rosepo_bench needs a C++20 compiler (g++ 11 or newer); $${CXX:-c++} is not there (Debian: apt-get install g++)" >&2; exit 2; }
 ifeq ($(strip $(VENV)),)
 	@$(PY) -c 'import sys, importlib.util as u; lacking = [n for n in sys.argv[1:] if u.find_spec(n) is None]; lacking and sys.exit("VENV= uses $(PY) as it is, which lacks: " + " ".join(lacking) + " (versions that work: requirements.lock)")' $(NEEDED)

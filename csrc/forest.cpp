@@ -27,6 +27,9 @@ class Builder {
         group_ = group, first_ = first;
         if (first == last) throw Refused(group, 0, "it is not there: a group has no sequence");
         for (int64_t s = first; s < last; ++s) check(s);
+        if ((last - first) % limits_.unit)
+            refuse(last - 1, "the sequences are ", last - first, " and do not go into units of ",
+                   limits_.unit);
         const size_t before = out_.sequences.size();
         emit(first, last);
         out_.trees.push_back(static_cast<int64_t>(out_.sequences.size() - before));

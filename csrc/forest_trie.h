@@ -27,25 +27,27 @@ class Trie {
     Trie() { clear(); }
 
     void clear() {
-        token_.assign(1, 0), depth_.assign(1, -1), parent_.assign(1, kNone);
-        child_.assign(1, kNone), sibling_.assign(1, kNone);
+        nodes_.assign(1, {0, -1, kNone, kNone, kNone});
         branches_.clear();
     }
 
     // Nodes of the tree, the root not counted.
-    int64_t size() const { return static_cast<int64_t>(token_.size()) - 1; }
+    int64_t size() const { return static_cast<int64_t>(nodes_.size()) - 1; }
 
     // The child of `node` along `token`, made where it is absent.
     int32_t step(int32_t node, int32_t token) {
-        const int32_t child = child_[node];
-        if (child == kNone) return child_[node] = add(node, token);
-        if (token_[child] == token) return child;
-        if (sibling_[child] != kNone)
-            if (const auto found = branches_.find(edge(node, token)); found != branches_.end())
-                return found->second;
-        const int32_t fresh = add(node, token);
-        sibling_[fresh] = sibling_[child];
-        sibling_[child] = fresh;
+        const int32_t child = nodes_[node].child;
+        if (child != kNone) {
+            if (nodes_[child].token == token) return child;
+            if (nodes_[child].sibling != kNone)
+                if (const auto found = branches_.find(edge(node, token)); found != branches_.end())
+                    return found->second;
+        }
+        const auto fresh = static_cast<int32_t>(nodes_.size());
+        nodes_.push_back({token, nodes_[node].depth + 1, node, kNone, kNone});
+        if (child == kNone) return nodes_[node].child = fresh;
+        nodes_[fresh].sibling = nodes_[child].sibling;
+        nodes_[child].sibling = fresh;
         branches_.emplace(edge(node, token), fresh);
         return fresh;
     }
@@ -54,7 +56,7 @@ class Trie {
     // went, counted from the tree's first.
     void write(Trees& out, std::vector<int64_t>& place) {
         const int64_t base = out.nodes.back(), count = size();
-        place.assign(token_.size(), kNone);
+        place.assign(nodes_.size(), kNone);
         std::vector<int32_t> order, stack;
         order.reserve(count);
         push_children(kRoot, stack);
@@ -66,13 +68,13 @@ class Trie {
             push_children(node, stack);
         }
         for (int64_t at = 0; at < count; ++at) {
-            out.tokens.push_back(token_[order[at]]);
-            out.depth.push_back(depth_[order[at]]);
+            out.tokens.push_back(nodes_[order[at]].token);
+            out.depth.push_back(nodes_[order[at]].depth);
             out.end.push_back(at + 1);
         }
         // Backwards a subtree is complete before its parent is met.
         for (int64_t at = count - 1; at >= 0; --at)
-            if (const int32_t parent = parent_[order[at]]; parent != kRoot) {
+            if (const int32_t parent = nodes_[order[at]].parent; parent != kRoot) {
                 int64_t& end = out.end[base + place[parent]];
                 end = std::max(end, out.end[base + at]);
             }
@@ -80,26 +82,26 @@ class Trie {
     }
 
   private:
+    // `child` is the first that was made, the others hang on it as siblings.
+    struct Node {
+        int32_t token, depth, parent, child, sibling;
+    };
+
     static uint64_t edge(int32_t node, int32_t token) {
         return static_cast<uint64_t>(node) << 32 | static_cast<uint32_t>(token);
     }
 
-    int32_t add(int32_t parent, int32_t token) {
-        token_.push_back(token), depth_.push_back(depth_[parent] + 1), parent_.push_back(parent);
-        child_.push_back(kNone), sibling_.push_back(kNone);
-        return static_cast<int32_t>(token_.size()) - 1;
-    }
-
     // The child with the lowest id ends on top.
     void push_children(int32_t node, std::vector<int32_t>& stack) const {
-        const size_t before = stack.size();
-        for (int32_t child = child_[node]; child != kNone; child = sibling_[child]) stack.push_back(child);
-        if (stack.size() > before + 1)
-            std::sort(stack.begin() + static_cast<int64_t>(before), stack.end(),
-                      [this](int32_t a, int32_t b) { return token_[a] > token_[b]; });
+        const auto before = static_cast<int64_t>(stack.size());
+        for (int32_t child = nodes_[node].child; child != kNone; child = nodes_[child].sibling)
+            stack.push_back(child);
+        if (static_cast<int64_t>(stack.size()) > before + 1)
+            std::sort(stack.begin() + before, stack.end(),
+                      [this](int32_t a, int32_t b) { return nodes_[a].token > nodes_[b].token; });
     }
 
-    std::vector<int32_t> token_, depth_, parent_, child_, sibling_;
+    std::vector<Node> nodes_;
     std::unordered_map<uint64_t, int32_t, EdgeHash> branches_;
 };
 

@@ -90,14 +90,17 @@ def counted_cost(network: Any, device: torch.device) -> Cost:
     return Cost(attention / body, shape.num_hidden_layers * PASS_FLOPS[device.type] / body)
 
 
-def measured_cost(model: LanguageModel, *, repeats: int = 5) -> Cost:
-    """By timing training passes of random tokens: the least-squares fit, relative errors, through the median times.
+def measured_cost(model: LanguageModel, tokens: int, *, repeats: int = 5) -> Cost:
+    """By timing training passes of up to ``tokens`` random tokens: the least-squares fit, relative errors, through the
+    median times.
 
-    Interleaved, gradients thrown away; takes seconds for small models. Timings differ from run to run: put what it
-    finds into ``model.square_cost`` and ``model.pass_cost``, and runs pack alike.
+    Interleaved, gradients thrown away; half a minute for the demo's model. Timings differ from run to run: put what it
+    finds into ``model.square_cost`` and ``model.pass_cost``, and runs pack alike. Raises UserError where the times make
+    no sense.
     """
-    longest = min(model.context, 1024)
-    shapes = [(1, 16), (8, longest // 8), (2, longest // 2), (1, longest), (4, longest)]
+    longest = min(model.context, tokens, 1024)
+    widths = (longest, longest // 2, longest // 8)
+    shapes = [(rows, width) for width in widths for rows in (1, max(1, tokens // (4 * width)), tokens // width)]
     draw, size = np.random.default_rng(0), model.network.get_input_embeddings().num_embeddings
     batches = []
     for rows, width in shapes:
@@ -110,7 +113,7 @@ def measured_cost(model: LanguageModel, *, repeats: int = 5) -> Cost:
     fixed, token, square = np.linalg.lstsq(terms / median[:, None], np.ones(len(shapes)), rcond=None)[0]
     if token <= 0:
         raise UserError("the times of passes do not grow with their tokens: the machine is too busy to measure")
-    return Cost(max(square / token, 0.0), max(fixed / token, 0.0))
+    return Cost(max(float(square / token), 0.0), max(float(fixed / token), 0.0))
 
 
 def _seconds(model: LanguageModel, batch: Any) -> float:

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -82,8 +84,14 @@ py::array_t<T> array_of(std::vector<T>&& values) {
     throw py::error_already_set();
 }
 
+void demand(bool good, const char* wanted) {
+    if (!good) throw py::value_error(wanted);
+}
+
 py::tuple build_trees(const py::iterable& groups, int64_t context, int64_t vocabulary, int64_t budget,
                       double square, int64_t unit, bool distinct, const py::function& name) {
+    demand(unit >= 1, "unit must be at least 1");
+    demand(std::isfinite(square) && square >= 0, "square must be finite and not negative");
     Table table;
     std::vector<Sequence> sequences;
     std::vector<int64_t> ends;
@@ -127,9 +135,9 @@ struct Held {
           view{tokens.size(), node.size(),   tree.attr("sequences").cast<int64_t>(),
                tokens.data(), target.data(), depth.data(),
                end.data(),    node.data(),   sequence.data()} {
-        if (depth.size() != view.size || end.size() != view.size || target.size() != view.triples ||
-            sequence.size() != view.triples)
-            throw py::value_error("a tree's arrays differ in length");
+        demand(depth.size() == view.size && end.size() == view.size && target.size() == view.triples &&
+                   sequence.size() == view.triples,
+               "a tree's arrays differ in length");
     }
     Ids tokens, target;
     Whole depth, end, node, sequence;
@@ -157,6 +165,11 @@ py::tuple collate_trees(const py::sequence& given, const std::vector<int64_t>& r
 }
 
 py::list pack_trees(const std::vector<int64_t>& lengths, int64_t budget, double square, double fixed) {
+    demand(std::isfinite(square) && square >= 0 && std::isfinite(fixed) && fixed >= 0,
+           "square and fixed must be finite and not negative");
+    demand(std::all_of(lengths.begin(), lengths.end(),
+                       [budget](int64_t length) { return length >= 1 && length <= budget; }),
+           "every length must be at least 1 and within the budget");
     std::vector<Pass> passes;
     {
         const py::gil_scoped_release free;

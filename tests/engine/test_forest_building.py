@@ -133,6 +133,8 @@ def test_impossible_sequences_are_refused_by_name(prompt: list[int], response: l
 def test_a_group_without_sequences_and_a_sequence_that_is_no_pair_are_refused() -> None:
     with pytest.raises(UserError, match="sequence 0 of group 1: it is not there"):
         build_all([arrays([([1], [2])]), []], Limits(CONTEXT))
+    with pytest.raises(ValueError, match="unit must be at least 1"):
+        build_all([arrays([([1], [2])])], Limits(CONTEXT), unit=0)
     with pytest.raises(UserError, match="sequence 0: it is not a prompt and a response"):
         build([(np.array([1]),)], context=CONTEXT)  # type: ignore[list-item]
 

@@ -98,6 +98,11 @@ def test_padding_attention_and_passes_are_weighed() -> None:
 def test_a_tree_over_the_budget_is_refused_with_what_to_set() -> None:
     with pytest.raises(UserError, match="tree 1 has 301 tokens, a pass takes 300: raise batch_tokens"):
         pack([5, 301], 300, COSTS[0])
+    with pytest.raises(ValueError, match="every length must be at least 1"):
+        pack([5, 0], 300, COSTS[0])
+    for cost in (Cost(-1.0, 0.0), Cost(0.0, float("nan")), Cost(float("inf"), 0.0)):
+        with pytest.raises(ValueError, match="must be finite and not negative"):
+            pack([5], 300, cost)
 
 
 def test_the_cost_is_counted_from_the_shape_or_given() -> None:

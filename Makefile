@@ -17,7 +17,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 PIP := -m pip install -q --disable-pip-version-check
 BUILT_WITH := $(abspath $(shell command -v $(PY))) $(ROSEPO_CUDA) $(CUDA_HOME) $(CXX) $(CXXFLAGS)
 NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate matplotlib ninja \
-	setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
+	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
 .PHONY: demo test bench gpu compare lint build clean check force
@@ -52,6 +52,7 @@ build: $(STAMP)
 check:
 	@command -v $(PY) >/dev/null || { echo "rosepo_bench needs Python 3.11 or newer; $(PY) is not there (PY=... names another)" >&2; exit 2; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rosepo_bench needs Python 3.11 or newer, $(PY) is $$($(PY) -V 2>&1); PY=... names another" >&2; exit 2; }
+	@$(PY) -c 'import os, sys, sysconfig as s; p = s.get_path("include"); os.path.isfile(p + "/Python.h") or sys.exit(p + " has no Python.h: rosepo_bench needs the headers of $(PY) (Debian: apt-get install python3-dev)")'
 	@command -v $${CXX:-c++} >/dev/null || { echo "rosepo_bench needs a C++20 compiler (g++ 11 or newer); $${CXX:-c++} is not there (Debian: apt-get install g++)" >&2; exit 2; }
 ifeq ($(strip $(VENV)),)
 	@$(PY) -c 'import sys, importlib.util as u; lacking = [n for n in sys.argv[1:] if u.find_spec(n) is None]; lacking and sys.exit("VENV= uses $(PY) as it is, which lacks: " + " ".join(lacking) + " (versions that work: requirements.lock)")' $(NEEDED)
@@ -88,4 +89,4 @@ $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with
 endif
 
 clean:
-	rm -rf build *.egg-info rosepo_bench/engine/librosepo.so $(if $(strip $(VENV)),$(VENV))
+	rm -rf build *.egg-info rosepo_bench/engine/*.so $(if $(strip $(VENV)),$(VENV))

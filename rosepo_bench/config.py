@@ -57,6 +57,12 @@ class ModelConfig(Section):
     impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
         "auto", description="of head and loss: the device's compiled operators, or plain torch"
     )
+    square_cost: float = Field(
+        0.0, ge=0, description="for packing: a row of T tokens costs T + square_cost·T²; 0: counted from the shape"
+    )
+    pass_cost: float = Field(
+        0.0, ge=0, description="for packing: what a forward pass costs by itself, in tokens; 0: estimated"
+    )
 
     @model_validator(mode="after")
     def _shape(self) -> ModelConfig:

@@ -77,6 +77,14 @@ def test_temporal_split(tmp_path: Path) -> None:
     assert 0 < record["data"]["users"] < 150
 
 
+def test_given_costs_and_budgets_pack_otherwise_to_the_same_model(plain: Found, tmp_path: Path) -> None:
+    found = run(
+        tmp_path, "model.square_cost=0.02", "model.pass_cost=2000.0", "batch_tokens=800", "scoring.batch_tokens=500"
+    )
+    np.testing.assert_allclose(scores(found, "rosepo"), scores(plain, "rosepo"), rtol=0, atol=1e-3)
+    assert not np.array_equal(scores(found, "rosepo"), scores(plain, "rosepo"))  # sums in another order
+
+
 def test_bfloat16_runs(plain: Found, tmp_path: Path) -> None:
     found = run(tmp_path, "model.dtype=bfloat16")
     assert np.abs(scores(found, "sft") - scores(plain, "sft")).max() > 1e-3

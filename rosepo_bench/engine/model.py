@@ -16,6 +16,7 @@ from rosepo_bench.config import ModelConfig
 from rosepo_bench.engine import library, ops
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.head import SequenceLogProb
+from rosepo_bench.engine.packing import Cost
 from rosepo_bench.engine.tokens import Encoder
 from rosepo_bench.errors import UserError
 
@@ -27,13 +28,15 @@ SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 @dataclass
 class LanguageModel:
     """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted;
-    ``impl`` is the implementation of the operators, see engine/ops.py."""
+    ``impl`` the implementation of the operators (engine/ops.py); ``cost`` that of its passes where it was given, 0 what
+    is to be counted."""
 
     network: Any
     encoder: Encoder
     context: int
     device: torch.device
     impl: str = "auto"
+    cost: Cost | None = None
 
     def logps(self, batch: Batch) -> Tensor:
         """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
@@ -116,7 +119,9 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    return LanguageModel(network, encoder, int(network.config.max_position_embeddings), device, config.impl)
+    cost = Cost(config.square_cost, config.pass_cost)
+    context = int(network.config.max_position_embeddings)
+    return LanguageModel(network, encoder, context, device, config.impl, cost)
 
 
 def context_of(config: ModelConfig) -> int:

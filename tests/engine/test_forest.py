@@ -7,56 +7,15 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_models import CONTEXT, VOCABULARY, language_model, network
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from rosepo_bench.engine.forest import Tree, batches, build, collate
-from rosepo_bench.engine.model import SUPPORTED, LanguageModel, refuse_unsuitable
+from rosepo_bench.engine.forest import Tree, build, collate
+from rosepo_bench.engine.model import SUPPORTED, refuse_unsuitable
 from rosepo_bench.errors import UserError
 
-VOCABULARY, CONTEXT = 61, 64
-SHAPES = {
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "attn_pdrop": 0.0},
-    "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-    "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-    "mistral": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-                "intermediate_size": 64, "sliding_window": None},
-    "qwen2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-              "intermediate_size": 64},
-    "qwen3": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-              "intermediate_size": 64, "head_dim": 8},
-}  # fmt: skip
-
 Group = list[tuple[np.ndarray, np.ndarray]]
-
-
-class PlainRMSNorm(nn.Module):
-    """RMSNorm in the dtype of its input; the stock ones compute in fp32 whatever they are given."""
-
-    def __init__(self, stock: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.epsilon = stock.weight, stock.variance_epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
-
-
-def network(kind: str, dtype: torch.dtype) -> nn.Module:
-    torch.manual_seed(7)
-    shape = AutoConfig.for_model(kind, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, **SHAPES[kind])
-    model = AutoModelForCausalLM.from_config(shape, attn_implementation="sdpa").to(dtype).eval()
-    with torch.no_grad():  # freshly drawn weights give nearly uniform logits, which would hide errors
-        for parameter in model.parameters():
-            parameter.mul_(3 if parameter.dim() > 1 else 1)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child).__name__.endswith("RMSNorm"):
-                setattr(parent, name, PlainRMSNorm(child))
-    return model
-
-
-def language_model(model: nn.Module) -> LanguageModel:
-    return LanguageModel(model, None, CONTEXT, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def random_group(draw: np.random.Generator) -> Group:
@@ -84,9 +43,15 @@ def separate(model: nn.Module, groups: list[Group]) -> Tensor:
     return torch.stack(values)
 
 
-def packed(model: nn.Module, groups: list[Group], row_tokens: int) -> Tensor:
-    trees = [build(group, context=CONTEXT) for group in groups]
-    return language_model(model).logps(collate(trees, row_tokens=row_tokens))
+def packed(model: nn.Module, groups: list[Group], rows: list[int]) -> Tensor:
+    trees = [build(group, context=CONTEXT, vocabulary=VOCABULARY) for group in groups]
+    return language_model(model).logps(collate(trees, rows=rows))
+
+
+def random_rows(draw: np.random.Generator, trees: int) -> list[int]:
+    """How many trees stand in each row."""
+    cuts = np.flatnonzero(draw.integers(0, 2, size=trees - 1)) + 1
+    return np.diff([0, *cuts, trees]).tolist()
 
 
 def values_and_gradients(model: nn.Module, values: Tensor, weights: Tensor) -> dict[str, Tensor]:
@@ -112,13 +77,13 @@ def test_forest_equals_separate_rows(kind: str) -> None:
     errors: dict[str, list[tuple[float, float]]] = {}
     for _ in range(6):
         groups = [random_group(draw) for _ in range(int(draw.integers(1, 5)))]
-        row_tokens = int(draw.integers(0, 2)) * 48
+        rows = random_rows(draw, len(groups))
         weights = torch.from_numpy(draw.normal(size=sum(map(len, groups))))
         exact = values_and_gradients(double, separate(double, groups), weights)
-        twin = values_and_gradients(double, packed(double, groups, row_tokens), weights)
+        twin = values_and_gradients(double, packed(double, groups, rows), weights)
         assert max(worst(twin, exact).values()) < 1e-10
         alone = worst(values_and_gradients(single, separate(single, groups), weights.float()), exact)
-        forest = worst(values_and_gradients(single, packed(single, groups, row_tokens), weights.float()), exact)
+        forest = worst(values_and_gradients(single, packed(single, groups, rows), weights.float()), exact)
         for name, error in forest.items():
             largest = float(exact[name].abs().max())
             errors.setdefault(name, []).append((error / largest, alone[name] / largest))
@@ -141,14 +106,13 @@ def test_one_line_mask_is_ancestry() -> None:
     draw = np.random.default_rng(3)
     for _ in range(50):
         trees = [build(random_group(draw), context=CONTEXT) for _ in range(3)]
-        batch = collate(trees, row_tokens=4 * CONTEXT)
+        batch = collate(trees, rows=[3])
         mask, start = batch.mask()[:, 0].numpy(), 0
         assert mask.shape[0] == 1
-        lengths = sorted(range(3), key=lambda t: (-len(trees[t]), t))
-        for t in lengths:
-            stop = start + len(trees[t])
-            np.testing.assert_array_equal(mask[0, start:stop, start:stop], visible(trees[t]))
-            assert mask[0, start:stop].sum() == visible(trees[t]).sum()  # nothing of another tree is seen
+        for tree in trees:
+            stop = start + len(tree)
+            np.testing.assert_array_equal(mask[0, start:stop, start:stop], visible(tree))
+            assert mask[0, start:stop].sum() == visible(tree).sum()  # nothing of another tree is seen
             start = stop
 
 
@@ -184,30 +148,9 @@ def test_rows_keep_the_order_of_sequences() -> None:
     model = network("llama", torch.float64)
     groups = [random_group(draw) for _ in range(7)]
     with torch.no_grad():
-        one = packed(model, groups, 0)
-        for row_tokens in (30, 64, 500):
-            torch.testing.assert_close(packed(model, groups, row_tokens), one, rtol=0, atol=1e-10)
-
-
-def test_batches_hold_every_tree_once_within_the_budget() -> None:
-    lengths = np.random.default_rng(0).integers(1, 300, size=200).tolist()
-    found = list(batches(lengths, 1000))
-    assert sorted(t for part in found for t in part) == list(range(200))
-    assert all(len(part) * max(lengths[t] for t in part) <= 1000 for part in found)
-    assert list(batches([5000, 3], 1000)) == [[1], [0]]  # a tree beyond the budget goes alone
-
-
-@pytest.mark.parametrize(
-    ("prompt", "response", "message"),
-    [
-        ([], [1], "at least one token"),
-        ([1], [], "at least one token"),
-        ([1] * 60, [2] * 9, "longer than the model's"),
-    ],
-)
-def test_impossible_sequences_are_refused(prompt: list[int], response: list[int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build([(np.array(prompt, dtype=np.int32), np.array(response, dtype=np.int32))], context=CONTEXT)
+        one = packed(model, groups, [1] * 7)
+        for rows in ([7], [3, 4], [1, 2, 4]):
+            torch.testing.assert_close(packed(model, groups, rows), one, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(

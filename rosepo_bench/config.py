@@ -76,6 +76,20 @@ class PromptConfig(Section):
 
     history: int = Field(19, ge=1, description="longest history in a prompt, in items")
     candidates: bool = Field(False, description="list the candidates in the prompt")
+    anchor: int = Field(
+        0,
+        ge=0,
+        description="a user's histories begin anew every this many steps, back from his latest: prompts between extend "
+        "each other in one tree; 1: at every step, a sliding window; 0: half the history",
+    )
+
+    @model_validator(mode="after")
+    def _anchored(self) -> PromptConfig:
+        if self.anchor > self.history:
+            raise ValueError(
+                f"anchor = {self.anchor} is over history = {self.history}: some prompts would have no history; lower it"
+            )
+        return self
 
 
 class SFTConfig(Section):
@@ -103,6 +117,9 @@ class PreferenceConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     batch: int = Field(64, ge=1, description="pairs of one optimizer step")
+    trees: Literal["user", "prompt"] = Field(
+        "user", description="a user's pairs stand in one tree and one optimizer step, or each pair for itself"
+    )
     beta: float = Field(1.0, gt=0, description="β of the loss: how strongly the reference holds")
     epsilon: float = Field(0.1, ge=0, le=0.5, description="the one ε of methods with a constant ε (cdpo)")
     epsilon_max: float = Field(0.5, gt=0, le=0.5, description="cap of the oracle's ε; at most 0.45 for the robust form")

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pytest pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test lint build clean check force
+.PHONY: demo test equality lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -28,6 +28,9 @@ demo: build
 
 test: build
 	$(BIN) -m pytest -q $(ARGS)
+
+equality: build
+	$(BIN) tests/engine/equality.py $(ARGS)
 
 lint: build
 	$(BIN) -m ruff check .

@@ -188,7 +188,7 @@ def test_choice(setting: str, device: torch.device, width: int, obstacle: str, c
         (
             "gpt2",
             {"n_embd": 64, "attn_pdrop": 0.1},
-            r"drops attention weights \(probability 0\.1\); set model\.attention",
+            r"drops attention weights \(probability 0\.1\); set model",
         ),
         ("llama", {"hidden_size": 64, "attention_dropout": 0.2}, r"probability 0\.2"),
         ("gemma2", {"head_dim": 8}, r"heads are narrower than 16 \(8\)"),

@@ -53,6 +53,15 @@ class ModelConfig(Section):
     lora_alpha: int = Field(32, ge=1, description="lora only: scale, divided by the rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    attention: Literal["auto", "dense", "flex"] = Field(
+        "auto",
+        description="dense: SDPA under a mask; flex: FlexAttention over its blocks, CUDA only; auto: flex on CUDA for "
+        "rows of 1,024 tokens or more where it can (no attention dropout, heads of 16 or wider)",
+    )
+    checkpointing: bool = Field(
+        False,
+        description="compute activations again in the backward pass instead of keeping them: less memory, more time",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where torch sees one")
     impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
         "auto", description="of head and loss: the device's compiled operators, or plain torch"
@@ -68,6 +77,8 @@ class ModelConfig(Section):
     def _shape(self) -> ModelConfig:
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden = {self.hidden} must be an even multiple of heads = {self.heads}")
+        if self.name == "tiny" and self.attention == "flex" and self.hidden < 16 * self.heads:
+            raise ValueError(f"attention = 'flex' wants hidden = {self.hidden} to be 16 or more for each of the heads")
         return self
 
 

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test bench gpu compare equality lint build clean check force
+.PHONY: demo test bench gpu compare equality sanitize lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -44,6 +44,10 @@ gpu: build
 # Many random forests against separate rows, on every architecture: results/equality.md. Takes minutes.
 equality: build
 	$(BIN) tests/engine/equality.py $(ARGS)
+
+# The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: build
+	$(BIN) tests/sanitize.py $(ARGS)
 
 lint: build
 	$(BIN) -m ruff check .

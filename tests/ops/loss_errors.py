@@ -241,10 +241,11 @@ def table() -> Iterator[tuple[str, str, str, int, float, float]]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     headers = ("implementation", "dtype", "loss", "K", "loss, ulp", "gradient, ulp")
+    print("# Worst errors of preference_loss\n")
     print(
-        "# Worst errors of preference_loss\n\nAgainst the same losses written apart in extended precision, gradients by differences, in ulp of the"
+        "Against the same losses written apart in extended precision, gradients by differences, in ulp of the value's"
     )
-    print("value's size, at least of 1. `python tests/ops/loss_errors.py` prints this.\n")
+    print("size, at least of 1. `python tests/ops/loss_errors.py` prints this.\n")
     print(tabulate(table(), headers=headers, floatfmt=".2f", tablefmt="github"))
 
 

@@ -16,11 +16,11 @@ endif
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 PIP := -m pip install -q --disable-pip-version-check
 BUILT_WITH := $(abspath $(shell command -v $(PY))) $(ROSEPO_CUDA) $(CUDA_HOME) $(CXX) $(CXXFLAGS)
-NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate ninja setuptools wheel \
-	pytest pytest_timeout hypothesis
+NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate matplotlib ninja \
+	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test sanitize lint build clean check force
+.PHONY: demo test bench gpu compare errors equality sanitize lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -28,6 +28,26 @@ demo: build
 
 test: build
 	$(BIN) -m pytest -q $(ARGS)
+
+# Takes ten minutes on two cores; measures the peers too that `make compare` has installed.
+bench: build
+	$(BIN) -m pytest --benchmark $(ARGS)
+
+# On a machine with a GPU: the operators' tests there, compute-sanitizer where it is installed, the benchmarks.
+gpu: build
+	$(BIN) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make gpu needs a CUDA device that torch sees")'
+	$(BIN) -m pytest -q tests/ops -k cuda $(ARGS)
+	if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 \
+	$(BIN) -m pytest -q tests/ops/test_logprob_cuda.py -k "equal_to_plain_torch and 33-7"; fi
+	$(BIN) -m pytest --benchmark --benchmark-device cuda --benchmark-out results/gpu
+
+# Worst errors of the operators against references in higher precision: results/errors.md.
+errors: build
+	{ $(BIN) tests/ops/logprob_errors.py && printf '\n' && $(BIN) tests/ops/loss_errors.py; } > results/errors.md
+
+# Many random forests against separate rows, on every architecture: results/equality.md. Takes minutes.
+equality: build
+	$(BIN) tests/engine/equality.py $(ARGS)
 
 # The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: build
@@ -37,13 +57,14 @@ lint: build
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(BIN) -m mypy rosepo_bench baselines
-	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(wildcard csrc/*.cpp csrc/*.cu csrc/*.h)
+	$(dir $(shell $(BIN) -c 'import sys; print(sys.executable)'))clang-format --dry-run -Werror $(foreach suffix,cpp cu cuh h,$(wildcard csrc/*.$(suffix) tests/emulator/*.$(suffix)))
 
 build: $(STAMP)
 
 check:
 	@command -v $(PY) >/dev/null || { echo "rosepo_bench needs Python 3.11 or newer; $(PY) is not there (PY=... names another)" >&2; exit 2; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rosepo_bench needs Python 3.11 or newer, $(PY) is $$($(PY) -V 2>&1); PY=... names another" >&2; exit 2; }
+	@$(PY) -c 'import os, sys, sysconfig as s; p = s.get_path("include"); os.path.isfile(p + "/Python.h") or sys.exit(p + " has no Python.h: rosepo_bench needs the headers of $(PY) (Debian: apt-get install python3-dev)")'
 	@command -v $${CXX:-c++} >/dev/null || { echo "rosepo_bench needs a C++20 compiler (g++ 11 or newer); $${CXX:-c++} is not there (Debian: apt-get install g++)" >&2; exit 2; }
 ifeq ($(strip $(VENV)),)
 	@$(PY) -c 'import sys, importlib.util as u; lacking = [n for n in sys.argv[1:] if u.find_spec(n) is None]; lacking and sys.exit("VENV= uses $(PY) as it is, which lacks: " + " ".join(lacking) + " (versions that work: requirements.lock)")' $(NEEDED)
@@ -59,10 +80,19 @@ ifeq ($(strip $(VENV)),)
 $(STAMP): $(SOURCES) build/.built-with | check
 	$(BIN) $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
+
+compare:
+	@echo "VENV= leaves the packages of $(PY) as they are; requirements-compare.lock names the peers" >&2; exit 2
 else
 $(VENV)/.locked: requirements.lock | check
 	$(PY) -m venv $(VENV)
 	$(BIN) $(PIP) -r requirements.lock
+	@touch $@
+
+compare: $(VENV)/.compare
+
+$(VENV)/.compare: requirements-compare.lock $(VENV)/.locked
+	$(BIN) $(PIP) --no-deps -r requirements-compare.lock
 	@touch $@
 
 $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with
@@ -71,4 +101,4 @@ $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with
 endif
 
 clean:
-	rm -rf build *.egg-info rosepo_bench/engine/librosepo.so $(if $(strip $(VENV)),$(VENV))
+	rm -rf build *.egg-info rosepo_bench/engine/*.so $(if $(strip $(VENV)),$(VENV))

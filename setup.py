@@ -1,4 +1,5 @@
-"""Builds the operator library with ninja and puts it into the package. The rest is in pyproject.toml."""
+"""Builds the operator library and the forest module with ninja and puts them into the package. The rest is in
+pyproject.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
@@ -19,13 +19,15 @@ sys.dont_write_bytecode = True  # csrc holds sources alone
 import build_plan  # noqa: E402
 
 
-class BuildLibrary(build_ext):
-    """One library without Python symbols, so its name carries no Python version."""
+class BuildWithNinja(build_ext):
+    """Both at once; each extension is then a file to copy."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return "/".join(fullname.split(".")) + ".so"
+        if fullname.endswith("librosepo"):  # without Python symbols, so its name carries no Python version
+            return "/".join(fullname.split(".")) + ".so"
+        return super().get_ext_filename(fullname)
 
-    def build_extension(self, ext: Extension) -> None:
+    def build_extensions(self) -> None:
         folder = ROOT / "build" / "ninja"
         folder.mkdir(parents=True, exist_ok=True)
         hash_sources = runpy.run_path(str(ROOT / "rosepo_bench/engine/build_id.py"))["source_hash"]
@@ -33,15 +35,18 @@ class BuildLibrary(build_ext):
             tools = build_plan.find_toolchain()
             cuda = tools.cuda_home or "left out (no nvcc was found, or ROSEPO_CUDA=0)"
             print(f"rosepo_bench: C++ {tools.cxx}, CUDA {cuda}")
-            library = build_plan.write_ninja(ROOT, folder, tools, hash_sources(ROOT / "csrc"))
+            self.built = build_plan.write_ninja(ROOT, folder, tools, hash_sources(ROOT / "csrc"))
             build_plan.run_ninja(ROOT, folder)
         except build_plan.BuildError as error:
             raise SystemExit(f"rosepo_bench: {error}") from None
+        super().build_extensions()
+
+    def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A new file, then a rename: a process that has the old library mapped keeps it.
+        # A new file, then a rename: a process that has the old one mapped keeps it.
         fresh = target.with_suffix(".new")
-        shutil.copyfile(library, fresh)
+        shutil.copyfile(self.built[ext.name.rpartition(".")[2]], fresh)
         fresh.replace(target)
 
 
@@ -53,15 +58,10 @@ class CleanBuild(build):
         super().run()
 
 
-class AnyPython(bdist_wheel):
-    """The library is for one platform and every Python 3."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
-
-
 sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").iterdir() if path.is_file())
 setup(
-    ext_modules=[Extension("rosepo_bench.engine.librosepo", sources=[], depends=sources)],
-    cmdclass={"build": CleanBuild, "build_ext": BuildLibrary, "bdist_wheel": AnyPython},
+    ext_modules=[
+        Extension(f"rosepo_bench.engine.{name}", sources=[], depends=sources) for name in ("librosepo", "_forest")
+    ],
+    cmdclass={"build": CleanBuild, "build_ext": BuildWithNinja},
 )

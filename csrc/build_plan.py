@@ -1,4 +1,5 @@
-"""Finds the compilers and writes build.ninja for the operator library. Used by setup.py; imports no torch."""
+"""Finds the compilers and writes build.ninja for the operator library and the forest module. Used by setup.py;
+imports no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +24,17 @@ CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes aft
 
 TORCH_SOURCES = (
     "bindings.cpp",
+    "device_flag_op.cpp",
+    "preference_loss_check.cpp",
     "preference_loss_op.cpp",
     "sequence_logprob_op.cpp",
     "torch_glue.cpp",
 )  # these include torch
-PLAIN_SOURCES = ("isa.cpp", "scratch.cpp")
+PLAIN_SOURCES = ("device_flag.cpp", "isa.cpp", "scratch.cpp")
 KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
-CUDA_SOURCES = ("preference_loss.cu",)
+CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu", "sequence_logprob.cu")
+# A Python module: its own file, so that the operators stay free of Python's symbols.
+FOREST_SOURCES = ("forest.cpp", "forest_collate.cpp", "forest_mark.cpp", "forest_module.cpp", "forest_pack.cpp")
 
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror=return-type"
 CUDA_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden -cudart static --threads 2"
@@ -45,6 +51,7 @@ class Toolchain:
     torch: Path  # the installed package's folder
     cuda_home: Path | None  # None: CPU only
     cxx_flags: str = ""
+    python: tuple[Path, ...] = ()  # include folders: Python's, pybind11's
 
     @property
     def cuda_architectures(self) -> str:
@@ -54,7 +61,7 @@ class Toolchain:
 
 
 def find_toolchain(env: Mapping[str, str] = os.environ) -> Toolchain:
-    return Toolchain(find_cxx(env), find_torch(), find_cuda(env), env.get("CXXFLAGS", ""))
+    return Toolchain(find_cxx(env), find_torch(), find_cuda(env), env.get("CXXFLAGS", ""), find_python())
 
 
 def find_cxx(env: Mapping[str, str]) -> str:
@@ -77,6 +84,18 @@ def find_torch() -> Path:
     if not (folder / "include/torch/csrc/stable/library.h").is_file():
         raise BuildError(f"this torch has no stable C++ interface: want torch >= {TORCH_TARGET}")
     return folder
+
+
+def find_python() -> tuple[Path, ...]:
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").is_file():
+        raise BuildError(
+            f"{include} has no Python.h: install this Python's headers (Debian: apt-get install python3-dev)"
+        )
+    spec = importlib.util.find_spec("pybind11")
+    if spec is None or not spec.submodule_search_locations:
+        raise BuildError("pybind11 is needed to build and is not importable here: `pip install pybind11`")
+    return include, Path(spec.submodule_search_locations[0]) / "include"
 
 
 def find_cuda(env: Mapping[str, str]) -> Path | None:
@@ -116,10 +135,11 @@ def flags_hash(tools: Toolchain) -> str:
     return hashlib.sha256("\0".join((*flags, *cpu_levels())).encode()).hexdigest()[:8]
 
 
-def write_ninja(root: Path, build: Path, tools: Toolchain, source_hash: str) -> Path:
-    """Writes `build`/build.ninja, to be run from `root`; returns the library's path."""
+def write_ninja(root: Path, build: Path, tools: Toolchain, source_hash: str) -> dict[str, Path]:
+    """Writes `build`/build.ninja, to be run from `root`; returns the paths of what it will build: librosepo and
+    _forest."""
     out = os.path.relpath(build, root)
-    library = f"{out}/librosepo.so"
+    library, module = f"{out}/librosepo.so", f"{out}/_forest{sysconfig.get_config_var('EXT_SUFFIX')}"
     with (build / "build.ninja").open("w") as file:
         ninja = Writer(file, width=110)  # type: ignore[arg-type]  # its stub asks for a str
         ninja.variable("builddir", out)
@@ -129,7 +149,26 @@ def write_ninja(root: Path, build: Path, tools: Toolchain, source_hash: str) -> 
             objects.append(f"{out}/{name}.o")
             ninja.build(objects[-1:], rule, [f"csrc/{source}"], variables={"extra": extra})
         ninja.build([library], "link", objects)
-    return root / library
+        write_forest(ninja, out, module, tools, source_hash)
+    return {"librosepo": root / library, "_forest": root / module}
+
+
+def write_forest(ninja: Writer, out: str, module: str, tools: Toolchain, source_hash: str) -> None:
+    # Python's symbols are left open: the interpreter that loads the module has them.
+    ninja.rule("link_module", f"{tools.cxx} {tools.cxx_flags} -shared $in -o $out", description="link $out")
+    extra = {
+        "forest_mark.cpp": build_id_define(tools, source_hash),
+        "forest_module.cpp": " ".join(f"-isystem {shlex.quote(str(folder))}" for folder in tools.python),
+    }
+    objects = []
+    for source in FOREST_SOURCES:
+        objects.append(f"{out}/{source}.o")
+        ninja.build(objects[-1:], "cxx", [f"csrc/{source}"], variables={"extra": extra.get(source, "")})
+    ninja.build([module], "link_module", objects)
+
+
+def build_id_define(tools: Toolchain, source_hash: str) -> str:
+    return f"""'-DROSEPO_BUILD_ID="{source_hash}-{flags_hash(tools)}"'"""
 
 
 def steps(tools: Toolchain, source_hash: str) -> Iterable[tuple[str, str, str, str]]:
@@ -154,11 +193,12 @@ def torch_flags(tools: Toolchain) -> str:
 def identity(tools: Toolchain, source_hash: str) -> str:
     """What the library says of itself: for one file alone, so that the others need no new compilation for it."""
     defines = {
-        "ROSEPO_BUILD_ID": f"{source_hash}-{flags_hash(tools)}",
         "ROSEPO_CUDA_ARCHITECTURES": tools.cuda_architectures,
         "ROSEPO_TORCH_TARGET": TORCH_TARGET,
     }
-    return " ".join(f"""'-D{name}="{value}"'""" for name, value in defines.items())
+    return " ".join(
+        [build_id_define(tools, source_hash), *(f"""'-D{name}="{value}"'""" for name, value in defines.items())]
+    )
 
 
 def write_rules(ninja: Writer, tools: Toolchain) -> None:

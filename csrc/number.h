@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #if defined(__CUDACC__)
+#    include <cuda_bf16.h>
 #    include <cuda_fp16.h>
 #    define ROSEPO_INLINE static __host__ __device__ __forceinline__
 #else
@@ -74,9 +75,13 @@ ROSEPO_INLINE float widen(Half x) {
 }
 
 ROSEPO_INLINE BFloat16 to_bfloat16(float x) {
+#if defined(__CUDA_ARCH__)
+    return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#else
     const uint32_t bits = bit_cast<uint32_t>(x);
     const uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1u);
     return {uint16_t(x != x ? 0x7fc0u : rounded >> 16)};
+#endif
 }
 
 ROSEPO_INLINE Half to_half(float x) {

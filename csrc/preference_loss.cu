@@ -1,44 +1,42 @@
 #include <cuda_runtime.h>
 
-#include "preference_loss.h"
+#include "preference_loss.cuh"
 
 namespace rosepo {
 namespace {
 
-constexpr int kThreads = 128;
-
 template <typename T>
-__global__ void __launch_bounds__(kThreads) kernel(PreferenceLoss<T> op, T limit, int64_t pairs) {
-    const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= pairs) return;
-    const T epsilon = op.epsilon[i];
-    PairLoss<T> pair = pair_loss(pair_margin(op, i), epsilon, op.beta, op.form);
-    // The host cannot look at epsilon without waiting: an impossible one must at least not train a model in
-    // silence.
-    if (!(epsilon >= T(0) && epsilon <= limit)) pair.loss = pair.slope = T(NAN);
-    op.loss[i] = pair.loss;
-    op.grad_chosen[i] = pair.slope;
-    op.grad_rejected[i] = -pair.slope;
-}
-
-template <typename T>
-const char* launch(const PreferenceLoss<T>& op, int64_t pairs, void* stream) {
-    if (pairs == 0) return nullptr;
-    const unsigned blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
-    kernel<T>
-        <<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(op, T(max_epsilon(op.form)), pairs);
+const char* launch(const PreferenceLoss<T>& op, int formula, LossSums* partial, double* statistics,
+                   void* stream) {
+    DeviceFlag* flag = nullptr;
+    if (const char* error = device_flag(&flag)) return error;
+    const auto queue = static_cast<cudaStream_t>(stream);
+    const int64_t blocks = preference_loss_blocks(op.pairs);
+    if (blocks > 0) {
+        LossFormulas::visit(formula, [&](auto chosen) {
+            preference_loss_kernel<decltype(chosen)>
+                <<<static_cast<unsigned>(blocks), kLossThreads, 0, queue>>>(op, partial, flag);
+        });
+    }
+    preference_loss_means_kernel<<<1, kLossThreads, 0, queue>>>(partial, blocks, op.pairs, statistics);
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace
 
-const char* preference_loss_cuda(const PreferenceLoss<float>& op, int64_t pairs, void* stream) {
-    return launch(op, pairs, stream);
+int64_t preference_loss_blocks(int64_t pairs) {
+    return (pairs + kLossThreads - 1) / kLossThreads;
 }
 
-const char* preference_loss_cuda(const PreferenceLoss<double>& op, int64_t pairs, void* stream) {
-    return launch(op, pairs, stream);
+const char* preference_loss_cuda(const PreferenceLoss<float>& op, int formula, LossSums* partial,
+                                 double* statistics, void* stream) {
+    return launch(op, formula, partial, statistics, stream);
+}
+
+const char* preference_loss_cuda(const PreferenceLoss<double>& op, int formula, LossSums* partial,
+                                 double* statistics, void* stream) {
+    return launch(op, formula, partial, statistics, stream);
 }
 
 }  // namespace rosepo

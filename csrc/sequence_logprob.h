@@ -27,8 +27,9 @@
 namespace rosepo {
 
 // The triples of each row: those of row r are order[begin[r]] .. order[begin[r + 1] - 1], in their own
-// order but for the first, which `rows` on the CPU makes the likeliest one. Where another than the first
-// had a probability near 1, C_r u_r and its coefficient would be large and cancel, rounded to S already.
+// order but for the first, which `rows`, for a gradient, makes the likeliest one. Where another than the
+// first had a probability near 1, C_r u_r and its coefficient would be large and cancel, rounded to S
+// already.
 struct ByRow {
     const int64_t* begin;  // [N + 1]
     int64_t* order;        // [M]

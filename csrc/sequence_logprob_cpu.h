@@ -128,18 +128,18 @@ struct OnCpu {
     }
 
     template <typename S>
-    static void target_logits(const TargetLogits<S>& op, int64_t triples) {
+    static void target_logits(const TargetLogits<S>& op, int64_t triples, const Head&) {
         parallel(triples,
                  [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(target_logits, op, begin, end); });
     }
 
     template <typename S>
-    static void columns(const Columns<S>& op, int64_t count) {
+    static void columns(const Columns<S>& op, int64_t count, const Head&) {
         parallel(count, [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(columns, op, begin, end); });
     }
 
     template <typename S>
-    static void row_gradients(const RowGradients<S>& op, int64_t count) {
+    static void row_gradients(const RowGradients<S>& op, int64_t count, const Head&) {
         parallel(count, [&](int64_t begin, int64_t end) { ROSEPO_ON_ISA(row_gradients, op, begin, end); });
     }
 

@@ -61,7 +61,7 @@ Forward forward(const Head& head, const Tensor& targets, const Tensor& row_of_ta
         Device::template target_logits<S>(
             {read<S>(head.hidden), read<S>(head.weight), head.bias ? read<S>(*head.bias) : nullptr, n.width,
              read<int64_t>(triples.target), read<int64_t>(triples.row), write<A>(exact)},
-            n.triples);
+            n.triples, head);
     }
     Tensor hidden = head.hidden;
     for (int64_t first = 0; first < n.rows; first += chunk) {
@@ -136,7 +136,7 @@ void weight_again(const Head& head, const Tensor& grad, const Tensor& targets,
                                      read<A>(saved.lse),
                                      A(head.scale),
                                      A(head.cap)},
-                                    n.rows);
+                                    n.rows, head);
         const Tensor transposed = torch::stable::transpose(logits, 0, 1);
         if (grad_weight.numel()) multiply(transposed, head.hidden, narrow(grad_weight, 0, first, columns));
         if (grad_bias.numel()) multiply(transposed, ones, narrow(grad_bias, 0, first, columns));
@@ -169,7 +169,7 @@ Backward backward(const Head& head, const Tensor& grad, const Tensor& targets, c
                                            out.numel() ? write<S>(out) : nullptr,
                                            times.numel() ? write<S>(times) : nullptr,
                                            keep ? write<A>(coefficient) : nullptr},
-                                          n.rows);
+                                          n.rows, head);
     };
     if (hidden_gradient || scaled.numel()) row_gradients(head.hidden, grad_hidden, scaled);
 

@@ -218,3 +218,10 @@ STABLE_TORCH_LIBRARY_IMPL(rosepo, CPU, m) {
     m.impl("sequence_logprob", TORCH_BOX(&rosepo::run_forward<rosepo::OnCpu>));
     m.impl("sequence_logprob_backward", TORCH_BOX(&rosepo::run_backward<rosepo::OnCpu>));
 }
+
+#if defined(ROSEPO_WITH_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(rosepo, CUDA, m) {
+    m.impl("sequence_logprob", TORCH_BOX(&rosepo::run_forward<rosepo::OnCuda>));
+    m.impl("sequence_logprob_backward", TORCH_BOX(&rosepo::run_backward<rosepo::OnCuda>));
+}
+#endif

@@ -24,6 +24,14 @@ void multiply_transposed(const Tensor& a, const Tensor& b, const std::optional<T
     to<Tensor>(stack[0]);
 }
 
+std::pair<Tensor, Tensor> sort(const Tensor& values) {
+    std::array<StableIValue, 4> stack{from(values), from(std::optional<bool>(true)), from(int64_t(-1)),
+                                      from(false)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+    return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
+}
+
 Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype) {
     return torch::stable::new_empty(like, size, dtype);
 }

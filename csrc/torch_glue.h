@@ -11,6 +11,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace rosepo {
@@ -30,6 +31,9 @@ template <typename... Parts>
 // a b into out, b's transpose where said; with `bias` added to every row.
 void multiply(const Tensor& a, const Tensor& b, Tensor out);
 void multiply_transposed(const Tensor& a, const Tensor& b, const std::optional<Tensor>& bias, Tensor out);
+
+// Values in ascending order, equal ones in their own, and where each came from.
+std::pair<Tensor, Tensor> sort(const Tensor& values);
 
 Tensor empty(const Tensor& like, std::vector<int64_t> size, ScalarType dtype);
 Tensor empty(const Tensor& like, std::vector<int64_t> size);

@@ -118,7 +118,7 @@ def _methods() -> list[tuple[str, str]]:
 def _losses() -> list[tuple[str, str]]:
     from rosepo_bench.preference.losses import LOSSES
 
-    return list(LOSSES.items())
+    return [(name, loss.about) for name, loss in LOSSES.items()]
 
 
 def _metrics() -> list[tuple[str, str]]:

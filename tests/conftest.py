@@ -1,4 +1,5 @@
-"""Fixtures that need files from outside: each skips with its reason where they are not there."""
+"""The flag of the benchmarks, and fixtures that need files from outside: each skips with its reason where they are not
+there."""
 
 from __future__ import annotations
 
@@ -14,6 +15,35 @@ from rosepo_bench.errors import UserError
 
 # Small tensors: a second thread costs more than it saves, and results depend on the number of threads.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("rosepo_bench")
+    group.addoption("--benchmark", action="store_true", help="run the benchmarks of tests/bench, and them alone")
+    group.addoption(
+        "--benchmark-out",
+        metavar="DIR",
+        type=Path,
+        default=Path(__file__).resolve().parents[1] / "results" / "bench",
+        help="where the benchmarks write bench.csv and its plots (default: results/bench)",
+    )
+    group.addoption("--benchmark-device", choices=("cpu", "cuda"), default="cpu", help="what the benchmarks measure")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--benchmark-device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--benchmark-device cuda: torch sees no GPU here")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Benchmarks and tests never run together: what ran before in a process shows in its times."""
+    marked = [item for item in items if item.get_closest_marker("bench")]
+    if not config.getoption("--benchmark"):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="a benchmark; pytest --benchmark runs it"))
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item not in marked])
+    items[:] = marked
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
@@ -74,9 +76,9 @@ def test_no_compiler_is_one_line(plan: ModuleType) -> None:
 def test_plan_for_both_devices(plan: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.platform, "machine", lambda: "x86_64")
     tools = plan.Toolchain("c++", Path("torch"), toolkit(tmp_path / "cuda"))
-    library = plan.write_ninja(tmp_path, tmp_path, tools, "0123456789abcdef")
+    built = plan.write_ninja(tmp_path, tmp_path, tools, "0123456789abcdef")
     text = (tmp_path / "build.ninja").read_text().replace("$\n", "").replace("    ", " ")
-    assert library == tmp_path / "librosepo.so"
+    assert built["librosepo"] == tmp_path / "librosepo.so"
     for level in ("v2", "v3", "v4"):
         assert f"-march=x86-64-{level} -DROSEPO_ISA={level}" in text
     assert "-march=native" not in text
@@ -97,6 +99,36 @@ def test_plan_for_another_processor_without_cuda(
     assert "-march" not in text
     assert "cudart" not in text
     assert "ROSEPO_WITH_CUDA" not in text
+
+
+def test_the_forest_is_a_module_of_its_own(plan: ModuleType, tmp_path: Path) -> None:
+    tools = plan.Toolchain("c++", Path("torch"), None, "", (Path("python-headers"), Path("pybind-headers")))
+    built = plan.write_ninja(tmp_path, tmp_path, tools, "0123456789abcdef")
+    assert built["_forest"] == tmp_path / f"_forest{sysconfig.get_config_var('EXT_SUFFIX')}"
+    lines = (tmp_path / "build.ninja").read_text().replace("$\n", "").splitlines()
+    (library,) = [line for line in lines if line.startswith("build ./librosepo.so:")]
+    (module,) = [line for line in lines if line.startswith("build ./_forest")]
+    forest = {path.name for path in PLAN.parent.glob("forest*.cpp")}
+    assert forest
+    assert set(re.findall(r"/(\w+\.cpp)\.o", module)) == forest
+    assert not set(re.findall(r"/(\w+\.cpp)", library)) & forest
+    (command,) = [line for line in lines if "-shared" in line and "torch" not in line]
+    assert "python" not in command, "the interpreter that loads the module brings Python's symbols"
+    assert sum("-isystem python-headers -isystem pybind-headers" in line for line in lines) == 1
+
+
+def test_missing_headers_of_python_and_pybind_are_one_line(
+    plan: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, pybind = plan.find_python()
+    assert (python / "Python.h").is_file()
+    assert (pybind / "pybind11/pybind11.h").is_file()
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(plan.BuildError, match="pybind11 is needed to build and is not importable here"):
+        plan.find_python()
+    monkeypatch.setattr(plan.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(plan.BuildError, match=r"has no Python\.h: install this Python's headers"):
+        plan.find_python()
 
 
 def test_flags_are_part_of_the_build_id(plan: ModuleType) -> None:

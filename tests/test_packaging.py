@@ -28,24 +28,27 @@ LEFT_OUT = (
 )
 
 PROBE = """
-import sys, torch
+import sys, numpy, torch
 from importlib.resources import files
 import rosepo_bench, rosepo_bench.baselines
-from rosepo_bench.engine import library, ops
+from rosepo_bench.engine import forest, library, ops
 for module in (rosepo_bench, rosepo_bench.baselines):
     assert module.__file__.startswith(sys.argv[1]), module.__file__
 assert library.checkout() is None
 x = torch.zeros(3)
 loss = ops.preference_loss(x, x, x, x, epsilon=0.1, beta=1.0)
 assert torch.allclose(loss, torch.tensor(2.0).log()), loss
+tree = forest.build([(numpy.array([1, 2]), numpy.array([3, 4]))], context=8)
+assert tree.tokens.tolist() == [1, 2, 3], tree
+assert forest.build_id() == library.info()["build_id"]
 print(library.info()["state"], *sorted(p.name for p in files("rosepo_bench.profiles").iterdir()))
 """
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if any(importlib.util.find_spec(name) is None for name in ("pip", "setuptools", "ninja", "wheel")):
-        pytest.skip("needs pip, setuptools, wheel and ninja in this environment")
+    if any(importlib.util.find_spec(name) is None for name in ("pip", "setuptools", "ninja", "pybind11", "wheel")):
+        pytest.skip("needs pip, setuptools, wheel, ninja and pybind11 in this environment")
     folder = tmp_path_factory.mktemp("packaging")
     source = shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*LEFT_OUT))
     build = f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
@@ -88,11 +91,12 @@ def test_only_our_name_is_at_the_top(installed: Path) -> None:
     assert not (installed / "rosepo_bench/stale.py").exists()
 
 
-def test_the_wheel_names_a_platform_and_no_python_version(installed: Path) -> None:
+def test_the_wheel_names_a_platform_and_this_python(installed: Path) -> None:
     (wheel,) = installed.glob("rosepo_bench-*.dist-info/WHEEL")
     (tag,) = [line for line in wheel.read_text().splitlines() if line.startswith("Tag: ")]
-    assert tag.startswith("Tag: py3-none-")
-    assert tag != "Tag: py3-none-any"
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert tag.startswith(f"Tag: {python}-{python}")
+    assert not tag.endswith("-any")
 
 
 def test_methods_come_through_the_entry_points(installed: Path) -> None:

@@ -127,6 +127,8 @@ REFUSED = [
     (["--set", "datasets.steam.core=60"], "nobody is left in the 60-core"),
     (["--set", "datasets.steam.candidates=2000"], "set a smaller `candidates`"),
     (["--set", "model.context=40"], "the model's context is 40"),
+    (["--set", "batch_tokens=80"], "a pass takes batch_tokens = 80; raise batch_tokens"),
+    (["--set", "scoring.batch_tokens=80"], "a pass takes scoring.batch_tokens = 80; raise scoring.batch_tokens"),
     (["--set", "model.name=gpt"], "expected 'tiny' or 'hf:NAME_OR_PATH'"),
     (["--set", "model.name=hf:no/such/model"], "no/such/model"),
     (["--set", "datasets.steam.synthetic=never"], "steam_reviews.json"),

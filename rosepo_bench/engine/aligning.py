@@ -14,10 +14,11 @@ from torch import Tensor
 from rosepo_bench.config import PreferenceConfig
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.examples import Group, grouped
-from rosepo_bench.engine.forest import batches, collate
+from rosepo_bench.engine.forest import collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.ops import preference_loss
+from rosepo_bench.engine.ops import preference_loss, raise_errors
+from rosepo_bench.engine.packing import Cost, cost_of, limits_of, pack
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.seeds import generator
 from rosepo_bench.training import FitReport, Schedule, fit
@@ -52,17 +53,17 @@ def train_preference(
     """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
     many users; how they are packed into forward passes changes no number beyond rounding."""
     began = time.monotonic()
-    groups = grouped(prompter, sequences, pairs.examples, pairs.titles, context=model.context)
+    limits, cost = limits_of(model, batch_tokens), cost_of(model)
+    alone = config.trees == "prompt"
+    users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     meter.preparation = time.monotonic() - began
-    plan = plan_batches([len(group.rows) for group in groups], config, seed=seed)
+    # By user (or pair), however many trees he has: what one optimizer step is does not depend on the packing.
+    plan = plan_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=seed)
 
     def backward(step: int) -> float:
-        chosen = [groups[g] for g in plan[step]]
-        total = sum(len(group.rows) for group in chosen)
-        loss = 0.0
-        for part in batches([len(group.tree) for group in chosen], batch_tokens):
-            loss += _backward(model, pairs, [chosen[g] for g in part], config, total, meter)
-        meter.count(pairs=total)
+        groups = [group for user in plan[step] for group in users[user]]
+        loss = backward_step(model, pairs, groups, config, batch_tokens=batch_tokens, cost=cost, meter=meter)
+        raise_errors(model.device)
         return loss
 
     schedule = Schedule(len(plan), config.lr, config.warmup, config.weight_decay)
@@ -77,16 +78,36 @@ def train_preference(
     )
 
 
-def _backward(
+def backward_step(
     model: LanguageModel,
     pairs: TrainingPairs,
     groups: list[Group],
     config: PreferenceConfig,
+    *,
+    batch_tokens: int,
+    cost: Cost,
+    meter: Meter,
+) -> float:
+    """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
+    as the budget asks for."""
+    total, loss = sum(len(group.places) for group in groups) // 2, 0.0
+    for trees, rows in pack([len(group.tree) for group in groups], batch_tokens, cost):
+        loss += _backward(model, pairs, [groups[g] for g in trees], rows, config, total, meter)
+    meter.count(pairs=total)
+    return loss
+
+
+def _backward(
+    model: LanguageModel,
+    pairs: TrainingPairs,
+    groups: list[Group],
+    layout: list[int],
+    config: PreferenceConfig,
     total: int,
     meter: Meter,
 ) -> float:
-    batch = collate([group.tree for group in groups], device=model.device)
-    rows = np.concatenate([group.rows for group in groups])
+    batch = collate([group.tree for group in groups], rows=layout, device=model.device)
+    rows = np.concatenate([group.places for group in groups])[::2] // 2
     logps = model.logps(batch).view(-1, 2)
     reference = _tensor(pairs.reference[rows], logps)
     losses = preference_loss(
@@ -96,7 +117,7 @@ def _backward(
         reference[:, 1],
         epsilon=_tensor(pairs.epsilon[rows], logps),
         beta=config.beta,
-        form=config.form,
+        loss=config.form,
         impl=model.impl,
     )
     loss = losses.sum() / total

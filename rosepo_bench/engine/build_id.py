@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-SUFFIXES = (".h", ".cpp", ".cu", ".py")
+SUFFIXES = (".h", ".cpp", ".cu", ".cuh", ".py")
 
 
 def source_hash(csrc: Path) -> str:

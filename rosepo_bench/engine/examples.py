@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from rosepo_bench.data.types import Examples, IntArray
-from rosepo_bench.engine.forest import Tree, build
+from rosepo_bench.engine.forest import Limits, Tree, build_all
 from rosepo_bench.engine.prompts import Prompter
+from rosepo_bench.errors import UserError
 from rosepo_bench.seeds import generator
 
 
 @dataclass(frozen=True)
 class Group:
-    """One tree and its place in the examples: ``rows`` are the examples whose sequences it holds, in order, each with
-    the same number of sequences."""
+    """One tree of a user and the ``places`` of its sequences: flat indices into the responses ``[n, R]``."""
 
     tree: Tree
-    rows: IntArray
+    places: IntArray
 
 
 def by_user(user: IntArray) -> list[IntArray]:
@@ -30,12 +30,15 @@ def by_user(user: IntArray) -> list[IntArray]:
     return np.split(order, cuts) if len(order) else []
 
 
-def history_starts(user: IntArray, step: IntArray, history: int) -> IntArray:
-    """Where each example's prompt begins in the user's sequence. A user's examples begin together, ``history`` items
-    before the latest of them, so that one prompt extends the other and their tree has one trunk."""
+def history_starts(user: IntArray, step: IntArray, *, history: int, anchor: int) -> IntArray:
+    """Where each example's prompt begins in the user's sequence. Beginnings move every ``anchor`` steps, counted back
+    from the user's latest example, which has ``history`` items; the others have ``history - anchor + 1`` or more, as
+    far as there are so many. Examples that begin together extend each other: their tree has one trunk. With an anchor
+    of 1 the window slides."""
     latest = np.zeros(int(user.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(latest, user, step)
-    return np.minimum(np.maximum(0, latest[user] - history), np.maximum(0, step - 1))
+    moved = (latest[user] - step) // anchor * anchor
+    return np.maximum(0, latest[user] - moved - history)
 
 
 def grouped(
@@ -44,19 +47,67 @@ def grouped(
     examples: Examples,
     responses: IntArray,
     *,
-    context: int,
-) -> list[Group]:
-    """A tree for each user of ``examples``: under every prompt the titles ``responses`` ``[n, R]`` (item indices)."""
-    starts = history_starts(examples.user, examples.step, prompter.history)
-    groups = []
-    for rows in by_user(examples.user):
-        pairs = []
-        for row in rows:
-            items = sequences[examples.user[row]][starts[row] : examples.step[row]]
-            prompt = prompter.prompt(items, examples.candidates[row])
-            pairs += [(prompt, prompter.response(item)) for item in responses[row]]
-        groups.append(Group(build(pairs, context=context), rows))
-    return groups
+    limits: Limits,
+    compared: bool = False,
+    alone: bool = False,
+) -> list[list[Group]]:
+    """The trees of each user of ``examples``, users as in ``by_user``: under every prompt the titles ``responses``
+    ``[n, R]`` (item indices). One tree a user, or several where ``limits`` asks for it.
+
+    ``alone``: every example is a user of its own, its tree that of one prompt. ``compared``: an example's responses are
+    told apart by the loss: they stay in one tree, and UserError where two are the same tokens. UserError also for what
+    no tree can hold, with user, step and item.
+    """
+    width = responses.shape[1]
+    users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
+    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
+    pairs = []
+    for rows in users:
+        spans = list(zip(starts[rows].tolist(), examples.step[rows].tolist(), strict=True))
+        prompts = _prompts(prompter, sequences[examples.user[rows[0]]], spans, examples.candidates[rows])
+        titles = [[prompter.response(item) for item in row] for row in responses[rows].tolist()]
+        pairs.append([(prompt, title) for prompt, row in zip(prompts, titles, strict=True) for title in row])
+
+    def name(user: int, sequence: int) -> str:
+        row, column = users[user][sequence // width], sequence % width
+        return f"user {examples.user[row]}, step {examples.step[row]}, item {responses[row, column]}"
+
+    made = build_all(pairs, limits, unit=width if compared else 1, distinct=compared, name=name)
+    places = [(rows[:, None] * width + np.arange(width)).ravel() for rows in users]
+    return [_placed(trees, place) for trees, place in zip(made, places, strict=True)]
+
+
+def _prompts(
+    prompter: Prompter, sequence: IntArray, spans: list[tuple[int, int]], listed: Sequence[IntArray | None]
+) -> list[np.ndarray]:
+    """The prompts over ``sequence[start:stop]`` for each of ``spans``. Where they list no candidates, those of one
+    start are beginnings of the longest."""
+    if prompter.with_candidates:
+        return [prompter.prompt(sequence[start:stop], row) for (start, stop), row in zip(spans, listed, strict=True)]
+    longest: dict[int, int] = {}
+    for start, stop in spans:
+        longest[start] = max(stop, longest.get(start, start))
+    trunks = {}
+    for start, stop in longest.items():
+        items = sequence[start:stop].tolist()
+        sizes = [len(prompter.header), *(len(prompter.titles[item]) for item in items)]
+        trunks[start] = prompter.prompt(items), list(itertools.accumulate(sizes))
+    return [trunks[start][0][: trunks[start][1][stop - start]] for start, stop in spans]
+
+
+def _placed(trees: list[Tree], places: IntArray) -> list[Group]:
+    cuts = np.cumsum([tree.sequences for tree in trees])[:-1]
+    return [Group(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
+
+
+def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, key: str) -> None:
+    """Refuses a token budget that cannot hold a prompt with its ``responses``: before any work, with what to set."""
+    needed = prompter.longest(listed) + (responses - 1) * max(map(len, prompter.titles))
+    if needed > budget:
+        raise UserError(
+            f"a prompt of {prompter.history} history items and {responses} response{'s' * (responses > 1)} can need "
+            f"{needed} tokens, a pass takes {key} = {budget}; raise {key}, or lower prompt.history"
+        )
 
 
 @dataclass(frozen=True)
@@ -86,21 +137,26 @@ def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, ep
     return [windows[index] for index in draw.permutation(len(windows))]
 
 
-def window_tree(
+def window_trees(
     prompter: Prompter,
-    sequence: IntArray,
-    window: Window,
+    sequences: Sequence[IntArray],
+    windows: Sequence[Window],
     *,
-    context: int,
+    limits: Limits,
     candidates: Callable[[int, int], IntArray] | None = None,
-) -> Tree:
-    """The tree of a window: each of its items is the response to those before it. One trunk without branches, unless
-    the prompt lists the step's ``candidates(user, step)``."""
-    items = sequence[window.start : window.stop]
+) -> list[Tree]:
+    """The trees of windows, in order: each item of a window is the response to those before it. One trunk without
+    branches, unless the prompt lists the step's ``candidates(user, step)``; one tree a window, or several where
+    ``limits`` asks for it."""
     pairs = []
-    for place, item in enumerate(items):
-        if window.start + place < window.first:
-            continue
-        listed = None if candidates is None else candidates(window.user, window.start + place)
-        pairs.append((prompter.prompt(items[:place], listed), prompter.response(item)))
-    return build(pairs, context=context)
+    for window in windows:
+        sequence, steps = sequences[window.user], range(max(window.start, window.first), window.stop)
+        listed = [None if candidates is None else candidates(window.user, step) for step in steps]
+        prompts = _prompts(prompter, sequence, [(window.start, step) for step in steps], listed)
+        items = sequence[steps.start : steps.stop].tolist()
+        pairs.append([(prompt, prompter.response(item)) for prompt, item in zip(prompts, items, strict=True)])
+
+    def name(window: int, sequence: int) -> str:
+        return f"user {windows[window].user}, step {max(windows[window].start, windows[window].first) + sequence}"
+
+    return [tree for trees in build_all(pairs, limits, name=name) for tree in trees]

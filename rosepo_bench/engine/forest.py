@@ -5,27 +5,54 @@ tokens laid out in depth-first order. Two integers a node say everything: ``dept
 index after its subtree); the attention mask is then ``(k <= q) & (q < end[k])``, a node sees its ancestors and itself.
 Exact for decoders with absolute or rotary positions and full causal attention.
 
+Trees are built and put into rows by csrc/forest*.cpp; which trees share a forward pass is decided in ``packing.py``.
+
 Shape legend: T tokens of a row, B rows, S sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import importlib.machinery
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rosepo_bench.engine import library
 from rosepo_bench.errors import UserError
 
-Tokens = np.ndarray  # int32 [length]
+MODULE = Path(__file__).with_name(f"_forest{importlib.machinery.EXTENSION_SUFFIXES[0]}")
+
+Tokens = np.ndarray  # integers [length]
+Group = Iterable[tuple[Tokens, Tokens]]
+
+
+def build_id() -> str:
+    """The build id of the compiled module. Raises UserError where it is missing or stale."""
+    return library.verify(MODULE, library.checkout())
+
+
+@functools.cache
+def native() -> ModuleType:
+    """The compiled module. Raises UserError where it is missing or stale, or does not load."""
+    build_id()
+    try:
+        from rosepo_bench.engine import _forest
+    except ImportError as error:
+        raise UserError(f"{MODULE} does not load: {error}") from error
+    return _forest
 
 
 @dataclass(frozen=True)
 class Tree:
     """One tree: ``tokens``, ``depth``, ``end`` [T]; a triple ``(node, target, sequence)`` for every response token: the
-    log-prob of ``target`` at ``node`` belongs to ``sequence`` (its place in the group)."""
+    log-prob of ``target`` at ``node`` belongs to ``sequence`` (its place in the tree's part of the group)."""
 
     tokens: np.ndarray
     depth: np.ndarray
@@ -39,60 +66,61 @@ class Tree:
         return len(self.tokens)
 
 
-def build(group: Sequence[tuple[Tokens, Tokens]], *, context: int) -> Tree:
-    """The tree of a group of (prompt, response) pairs of token ids.
+@dataclass(frozen=True)
+class Limits:
+    """What a tree may be. ``context``: longest prompt with its response. ``vocabulary``: token ids are below it; 0: not
+    known. ``budget``: most tokens of a tree; 0: any number. ``square``: a row of T tokens costs T + square·T², and a
+    group is cut into several trees where that is cheaper; 0: it never is."""
 
-    Sorted, every sequence shares a path with its predecessor up to their common prefix and adds nodes after it, so the
-    order of creation is the depth-first order. Raises UserError for an empty prompt or response and for a sequence
-    longer than ``context``, the model's longest position.
+    context: int
+    vocabulary: int = 0
+    budget: int = 0
+    square: float = 0.0
+
+
+def build(group: Group, *, context: int, vocabulary: int = 0) -> Tree:
+    """The tree of a group of (prompt, response) pairs of token ids, sequences in the group's order.
+
+    Nodes are in depth-first order, children by their ids; equal prefixes are the same nodes. A last token is a target
+    and no node, unless another sequence goes on from there. Raises UserError, with the sequence's number, for an empty
+    prompt or response, an id that is negative or not below ``vocabulary`` (0: not known), and a sequence longer than
+    ``context``, the model's longest position.
     """
-    whole = [_joined(prompt, response, context) for prompt, response in group]
-    # A last token is a target only: nothing follows it, unless another sequence goes on from there.
-    inner = [ids[:-1] for ids in whole]
-    # Big-endian bytes sort as the ids do; ids are never negative.
-    order = sorted(range(len(inner)), key=lambda s: inner[s].astype(">u4").tobytes())
-    tokens, depth, paths = [], [], {}
-    end = np.zeros(sum(map(len, inner)), dtype=np.int64)
-    previous, path, count = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64), 0
-    for s in order:
-        shared = _common(previous, inner[s])
-        fresh = len(inner[s]) - shared
-        end[path[shared:]] = count
-        tokens.append(inner[s][shared:])
-        depth.append(np.arange(shared, len(inner[s])))
-        path = np.concatenate([path[:shared], np.arange(count, count + fresh)])
-        previous, paths[s], count = inner[s], path, count + fresh
-    end[path] = count
-    node, target, sequence = _triples(group, whole, paths)
-    return Tree(np.concatenate(tokens), np.concatenate(depth), end[:count], node, target, sequence, len(group))
+    limits = Limits(context, vocabulary)
+    ((tree,),) = build_all([group], limits, name=lambda _, sequence: f"sequence {sequence}")
+    return tree
 
 
-def _joined(prompt: Tokens, response: Tokens, context: int) -> Tokens:
-    if len(prompt) == 0 or len(response) == 0:
-        raise UserError("a sequence needs a prompt and a response of at least one token each")
-    if len(prompt) + len(response) > context:
-        raise UserError(
-            f"a prompt of {len(prompt)} tokens with a response of {len(response)} is longer than the model's "
-            f"context of {context}; shorten prompt.history or raise model.context"
-        )
-    return np.concatenate([prompt, response]).astype(np.int32)
+def build_all(
+    groups: Iterable[Group],
+    limits: Limits,
+    *,
+    unit: int = 1,
+    distinct: bool = False,
+    name: Callable[[int, int], str] = lambda group, sequence: f"sequence {sequence} of group {group}",
+) -> list[list[Tree]]:
+    """The trees of many groups in one call, see ``build``; the GIL is free meanwhile.
 
-
-def _common(a: Tokens, b: Tokens) -> int:
-    """Length of the common prefix."""
-    length = min(len(a), len(b))
-    differs = np.flatnonzero(a[:length] != b[:length])
-    return int(differs[0]) if len(differs) else length
-
-
-def _triples(
-    group: Sequence[tuple[Tokens, Tokens]], whole: list[Tokens], paths: dict[int, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    starts = [len(prompt) for prompt, _ in group]
-    node = np.concatenate([paths[s][starts[s] - 1 :] for s in range(len(group))])
-    target = np.concatenate([whole[s][starts[s] :] for s in range(len(group))])
-    sequence = np.repeat(np.arange(len(group)), [len(whole[s]) - starts[s] for s in range(len(group))])
-    return node, target, sequence
+    A group is one tree, or several of consecutive sequences where ``limits`` asks for it; every ``unit`` consecutive
+    sequences stay in one tree. Raises UserError as ``build`` does, also for a unit alone over the budget and, where
+    ``distinct``, for two equal sequences in a unit; ``name(group, sequence)`` is what the message calls a sequence.
+    """
+    counts, sequences, nodes, triples, tokens, depth, end, node, target, sequence = native().build(
+        groups,
+        context=limits.context,
+        vocabulary=limits.vocabulary,
+        budget=limits.budget,
+        square=limits.square,
+        unit=unit,
+        distinct=distinct,
+        name=name,
+    )
+    spans = zip(itertools.pairwise(nodes), itertools.pairwise(triples), sequences, strict=True)
+    trees: Iterator[Tree] = (
+        Tree(tokens[a:b], depth[a:b], end[a:b], node[c:d], target[c:d], sequence[c:d], count)
+        for (a, b), (c, d), count in spans
+    )
+    return [list(itertools.islice(trees, count)) for count in counts]
 
 
 @dataclass(frozen=True)
@@ -118,66 +146,14 @@ class Batch:
         return ((key <= query) & (query < self.end[:, None, :]))[:, None]
 
 
-def collate(trees: Sequence[Tree], *, row_tokens: int = 0, device: str | torch.device = "cpu") -> Batch:
-    """Trees into one batch: rows of up to ``row_tokens`` (0: one tree a row), padded to the longest.
+def collate(trees: Sequence[Tree], *, rows: Sequence[int] | None = None, device: str | torch.device = "cpu") -> Batch:
+    """Trees into one batch: the first ``rows[0]`` of them side by side in its first row and so on (None: one tree a
+    row), padded to the longest.
 
     The sequences keep the order of ``trees``: those of the first tree come first. Padding sees itself alone and
     predicts nothing.
     """
-    rows = _rows([len(tree) for tree in trees], row_tokens)
-    width = max(sum(len(trees[t]) for t in row) for row in rows)
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    depth = np.zeros_like(tokens)
-    end = np.broadcast_to(np.arange(1, width + 1), tokens.shape).copy()
-    flat = [np.zeros(0, dtype=np.int64)] * len(trees)
-    for b, row in enumerate(rows):
-        start = 0
-        for t in row:
-            tree, stop = trees[t], start + len(trees[t])
-            tokens[b, start:stop], depth[b, start:stop] = tree.tokens, tree.depth
-            end[b, start:stop] = tree.end + start
-            flat[t] = tree.node + b * width + start
-            start = stop
-    offsets = np.cumsum([0] + [tree.sequences for tree in trees])
-    positions, row_of_target = np.unique(np.concatenate(flat), return_inverse=True)
-    arrays = {
-        "tokens": tokens,
-        "depth": depth,
-        "end": end,
-        "rows": positions,
-        "row_of_target": row_of_target,
-        "target": np.concatenate([tree.target for tree in trees]),
-        "sequence": np.concatenate([tree.sequence + offsets[t] for t, tree in enumerate(trees)]),
-    }
-    tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.int64)).to(device) for name, array in arrays.items()}
-    return Batch(**tensors, sequences=int(offsets[-1]), nodes=sum(map(len, trees)))
-
-
-def _rows(lengths: list[int], row_tokens: int) -> list[list[int]]:
-    """First fit, longest first: which trees share a row."""
-    if row_tokens <= 0:
-        return [[t] for t in range(len(lengths))]
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for t in sorted(range(len(lengths)), key=lambda t: (-lengths[t], t)):
-        fits = next((r for r, left in enumerate(room) if left >= lengths[t]), None)
-        if fits is None:
-            rows.append([])
-            room.append(max(row_tokens, lengths[t]))
-            fits = len(rows) - 1
-        rows[fits].append(t)
-        room[fits] -= lengths[t]
-    return rows
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of trees, shortest first, in batches whose padded size (rows times the longest) stays within
-    ``budget``."""
-    chosen: list[int] = []
-    for t in sorted(range(len(lengths)), key=lambda t: (lengths[t], t)):
-        if chosen and (len(chosen) + 1) * lengths[t] > budget:
-            yield chosen
-            chosen = []
-        chosen.append(t)
-    if chosen:
-        yield chosen
+    arrays = native().collate(trees, [1] * len(trees) if rows is None else rows)
+    names = ("tokens", "depth", "end", "rows", "row_of_target", "target", "sequence")
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in zip(names, arrays, strict=True)}
+    return Batch(**tensors, sequences=sum(tree.sequences for tree in trees), nodes=sum(map(len, trees)))

@@ -51,6 +51,25 @@ def for_people(error: RuntimeError, operator: str) -> Exception:
     return UserError(text.removeprefix(f"{operator}: ").partition("\n")[0])
 
 
+def raise_errors(device: str | torch.device | None = None) -> None:
+    """Raises :class:`UserError` for the first bad value that a compiled operator met on ``device`` (None: the current
+    CUDA device) since this was last asked, and forgets it.
+
+    Waits for the device's current stream; a training loop asks once a step. On the CPU there is nothing to ask: the
+    operators raise at once.
+    """
+    if not (_HAS_CUDA and torch.cuda.is_available()):
+        return
+    place = torch.device("cuda" if device is None else device)
+    if place.type != "cuda":
+        return
+    if torch.cuda.is_current_stream_capturing():
+        raise UserError("raise_errors waits for the device, which a CUDA graph cannot hold: call it after the replay")
+    index = torch.cuda.current_device() if place.index is None else place.index
+    if sentence := torch.ops.rosepo.take_error(index):
+        raise UserError(sentence)
+
+
 def register(
     operator: str,
     *,

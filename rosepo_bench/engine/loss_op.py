@@ -1,75 +1,144 @@
-"""The compiled preference loss behind one Python function, with its gradient, fake kernel and argument checks."""
+"""The compiled preference losses behind one Python function, with their gradient, fake kernel and argument checks."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
-from rosepo_bench.engine.implementation import for_people, live, register
+from rosepo_bench.engine.implementation import for_people, live, raise_errors, register
 from rosepo_bench.errors import UserError
 from rosepo_bench.preference import losses
-from rosepo_bench.preference.arguments import check_arguments, check_values, smoothing
+from rosepo_bench.preference.arguments import LossArguments, as_tensors
+from rosepo_bench.preference.losses import Statistics
+
+_P = ParamSpec("_P")
 
 
-def preference_loss(
+def preference_loss_and_statistics(
     chosen: Tensor,
     rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
+    reference_chosen: Tensor | None = None,
+    reference_rejected: Tensor | None = None,
     *,
-    epsilon: Tensor | float,
-    beta: float,
-    form: str = "cdpo",
+    loss: str = "cdpo",
+    beta: Tensor | float,
+    epsilon: Tensor | float = 0.0,
+    weight: Tensor | None = None,
+    chosen_tokens: Tensor | None = None,
+    rejected_tokens: Tensor | None = None,
+    kl: Tensor | float | None = None,
+    gamma: float | None = None,
+    sft_weight: float | None = None,
+    desirable: float | None = None,
+    undesirable: float | None = None,
     impl: str = "auto",
     validate: bool = False,
-) -> Tensor:
-    """The smoothed preference loss of each pair, ``[pairs]``: equations, arguments and errors as in
-    :func:`rosepo_bench.preference.losses.preference_loss`.
+) -> tuple[Tensor, Statistics]:
+    """The preference loss of each pair, ``[pairs]``, with a gradient for ``chosen`` and ``rejected``; and means over
+    the pairs: reward margin, accuracy, ε.
 
-    The compiled operator computes loss and gradients in one pass; it has no second derivative
-    (``reference`` has). On the CPU values are always checked, on CUDA only with ``validate=True``, as that
-    waits for the device: without it an ε out of range gives NaN. In code under ``torch.compile`` the
-    operator's own checks raise RuntimeError.
+    ``loss`` names a row of ``python -m rosepo_bench ls losses``; equations and sources are in
+    :mod:`rosepo_bench.preference.losses`. What a row does not use is refused, never ignored.
+
+    ``chosen`` ``[pairs]``, ``rejected`` ``[pairs]`` or ``[pairs, K]``: summed log-probs of the responses under the
+    policy, end token included, in nats, float32 or float64; ``reference_chosen``, ``reference_rejected``: the same
+    under the frozen reference. K > 1 is for rosepo, cdpo, sdpo, dmpo.
+    ``beta`` > 0: a number or ``[pairs]``. ``epsilon``: a number, ``[pairs]`` or ``[pairs, K]``, 0 to 1 (above .5 the
+    preference flips), 0 to .45 for robust. ``weight`` ``[pairs]``, at least 0, multiplies each pair's loss.
+    ``chosen_tokens``, ``rejected_tokens``: lengths of the responses, int64, at least 1, shaped as the log-probs.
+    ``gamma``: SimPO's margin. ``sft_weight``: of CPO's second term (default 1). ``kl``: KTO's z over the whole
+    effective batch, a number or a scalar tensor; ``desirable``, ``undesirable``: KTO's weights (default 1).
+
+    ``impl`` as in :func:`live`. The compiled operators compute in float64, whatever the tensors hold, losses,
+    gradients and statistics in one pass; they have no second derivative (``reference`` has).
+
+    Raises :class:`UserError` for an argument outside these, by name and value. Values in a tensor are looked at on
+    the CPU. On CUDA, where that would wait for the device, a bad value makes its pair's loss and gradients NaN, and
+    :func:`raise_errors` then says which it was; ``validate=True`` asks at once, which is refused under torch.compile
+    and while a CUDA graph is captured. In compiled code the operators' own refusals are RuntimeErrors.
     """
+    given = LossArguments(
+        chosen,
+        rejected,
+        reference_chosen,
+        reference_rejected,
+        chosen_tokens,
+        rejected_tokens,
+        None if isinstance(epsilon, (int, float)) and epsilon == 0 else epsilon,
+        beta,
+        weight,
+        kl,
+        gamma,
+        sft_weight,
+        desirable,
+        undesirable,
+        loss,
+    )
+    formula = losses.check(given)
     running = live(impl, chosen.device)
-    logps = (chosen, rejected, reference_chosen, reference_rejected)
+    if validate and _blind(running):
+        raise UserError("validate is True: values cannot be looked at here, under torch.compile or in a CUDA graph")
     if running == "reference":
-        return losses.preference_loss(*logps, epsilon=epsilon, beta=beta, form=form, validate=validate)
-    check_arguments(*logps, epsilon=epsilon, beta=beta, form=form)
-    smooth = smoothing(epsilon, like=chosen)
-    if running == "cuda":
-        check_values(*logps, epsilon=smooth, beta=beta, form=form, validate=validate)
+        return losses.preference_loss(given, formula, validate=validate)
+    found, _, _, means = _call(as_tensors(given))
+    if validate and running == "cuda":
+        raise_errors(chosen.device)
+    return found, Statistics(*means.unbind())
+
+
+def _blind(running: str) -> bool:
+    """Whether asking for values would break what runs."""
+    if torch.compiler.is_compiling():
+        return running != "cpp"  # which always looks
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _call(given: LossArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     try:
-        loss: Tensor = torch.ops.rosepo.preference_loss(*logps, smooth, beta, form)[0]
+        results: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.rosepo.preference_loss(*given)
     except RuntimeError as error:
         raise for_people(error, "preference_loss") from None
+    return results
+
+
+def _alone(function: Callable[_P, tuple[Tensor, Statistics]]) -> Callable[_P, Tensor]:
+    @functools.wraps(function)
+    def loss(*arguments: _P.args, **options: _P.kwargs) -> Tensor:
+        return function(*arguments, **options)[0]
+
+    loss.__name__ = "preference_loss"
+    loss.__signature__ = inspect.signature(function).replace(return_annotation=Tensor)  # type: ignore[attr-defined]
+    loss.__doc__ = "The loss alone of :func:`preference_loss_and_statistics`, which says what the arguments are."
     return loss
 
 
-def _fake(
-    chosen: Tensor,
-    rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    epsilon: Tensor,
-    beta: float,
-    form: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    check_arguments(chosen, rejected, reference_chosen, reference_rejected, epsilon=epsilon, beta=beta, form=form)
+preference_loss = _alone(preference_loss_and_statistics)
+
+
+def _fake(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    arguments = LossArguments(*given)
+    losses.check(arguments)
+    chosen, rejected = arguments.chosen, arguments.rejected
     # Contiguous whatever the inputs' strides, as the kernels write them.
-    return tuple(chosen.new_empty(chosen.shape) for _ in range(3))  # type: ignore[return-value]
+    return (
+        chosen.new_empty(chosen.shape),
+        chosen.new_empty(chosen.shape),
+        chosen.new_empty(rejected.shape),
+        chosen.new_empty(3, dtype=torch.float64),
+    )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    for name, needed in zip(
-        ("reference_chosen", "reference_rejected", "epsilon"), ctx.needs_input_grad[2:5], strict=True
-    ):
-        if needed:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    for name, needed in zip(LossArguments._fields, ctx.needs_input_grad, strict=False):
+        if needed and name not in ("chosen", "rejected"):
             raise UserError(f"{name} requires a gradient, which the loss does not give: detach it")
-    _, grad_chosen, grad_rejected = output
-    ctx.mark_non_differentiable(grad_chosen, grad_rejected)
+    _, grad_chosen, grad_rejected, statistics = output
+    ctx.mark_non_differentiable(grad_chosen, grad_rejected, statistics)
     ctx.save_for_backward(grad_chosen, grad_rejected)
 
 
@@ -77,11 +146,10 @@ def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, .
     # The saved gradients are constants to autograd: a second derivative would be zero without a word.
     if torch.is_grad_enabled():
         raise UserError("the compiled preference_loss has no second derivative (create_graph): choose impl='reference'")
-    chosen, rejected = (
-        grad_loss * saved if needed else None
-        for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True)
-    )
-    return chosen, rejected, None, None, None, None, None
+    grad_chosen, grad_rejected = ctx.saved_tensors
+    chosen = grad_loss * grad_chosen if ctx.needs_input_grad[0] else None
+    rejected = grad_loss.unsqueeze(1) * grad_rejected if ctx.needs_input_grad[1] else None
+    return chosen, rejected, *[None] * (len(LossArguments._fields) - 2)
 
 
 register("preference_loss", fake=_fake, backward=_backward, setup_context=_setup_context)

@@ -8,8 +8,17 @@
 says what can.
 """
 
-from rosepo_bench.engine.implementation import IMPLEMENTATIONS, live
+from rosepo_bench.engine.implementation import IMPLEMENTATIONS, live, raise_errors
 from rosepo_bench.engine.logprob_op import sequence_logprob
-from rosepo_bench.engine.loss_op import preference_loss
+from rosepo_bench.engine.loss_op import preference_loss, preference_loss_and_statistics
+from rosepo_bench.preference.losses import Statistics
 
-__all__ = ["IMPLEMENTATIONS", "live", "preference_loss", "sequence_logprob"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Statistics",
+    "live",
+    "preference_loss",
+    "preference_loss_and_statistics",
+    "raise_errors",
+    "sequence_logprob",
+]

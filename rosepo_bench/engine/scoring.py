@@ -10,8 +10,9 @@ import torch
 from rosepo_bench import progress
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.examples import grouped
-from rosepo_bench.engine.forest import batches, collate
+from rosepo_bench.engine.forest import collate
 from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.packing import cost_of, limits_of, pack
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.errors import UserError
 
@@ -30,16 +31,16 @@ def title_logps(
 
     Without gradient. UserError where a log-prob is not finite.
     """
-    groups = grouped(prompter, sequences, examples, responses, context=model.context)
+    made = grouped(prompter, sequences, examples, responses, limits=limits_of(model, batch_tokens))
+    groups = [group for user in made for group in user]
     result = np.full(responses.shape, np.nan)
     done = 0
     with torch.no_grad():
-        for chosen in batches([len(group.tree) for group in groups], batch_tokens):
-            batch = collate([groups[g].tree for g in chosen], device=model.device)
-            values = model.logps(batch).double().cpu().numpy()
-            rows = np.concatenate([groups[g].rows for g in chosen])
-            result[rows] = values.reshape(len(rows), -1)
-            done += len(chosen)
+        for trees, rows in pack([len(group.tree) for group in groups], batch_tokens, cost_of(model)):
+            batch = collate([groups[g].tree for g in trees], rows=rows, device=model.device)
+            places = np.concatenate([groups[g].places for g in trees])
+            result.reshape(-1)[places] = model.logps(batch).double().cpu().numpy()
+            done += len(trees)
             progress.advance(label, done, len(groups))
     if not np.isfinite(result).all():
         bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])

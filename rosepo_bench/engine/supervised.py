@@ -10,9 +10,11 @@ import numpy as np
 from rosepo_bench.config import SFTConfig
 from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.examples import Window, sft_windows
-from rosepo_bench.engine.forest import Tree, batches, collate
+from rosepo_bench.engine.forest import Tree, collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.ops import raise_errors
+from rosepo_bench.engine.packing import cost_of, pack
 from rosepo_bench.errors import UserError
 from rosepo_bench.training import FitReport, Schedule, fit
 
@@ -20,7 +22,7 @@ from rosepo_bench.training import FitReport, Schedule, fit
 def train_sft(
     model: LanguageModel,
     train_end: IntArray,
-    tree_of: Callable[[Window], Tree],
+    trees_of: Callable[[list[Window]], list[Tree]],
     config: SFTConfig,
     *,
     window: int,
@@ -33,19 +35,22 @@ def train_sft(
     label: str,
 ) -> FitReport:
     """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
-    items whose trees ``tree_of`` builds. The loss is the mean over the tokens of a step's responses."""
+    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of a step's responses."""
     schedule_of_batches = plan_batches(train_end, config, window=window, first=first, seed=seed)
 
+    cost = cost_of(model)
+
     def backward(step: int) -> float:
-        trees = [tree_of(window) for window in schedule_of_batches[step]]
+        trees = trees_of(schedule_of_batches[step])
         tokens = sum(len(tree.target) for tree in trees)
         loss = 0.0
-        for part in batches([len(tree) for tree in trees], batch_tokens):
-            batch = collate([trees[t] for t in part], device=model.device)
+        for chosen, rows in pack([len(tree) for tree in trees], batch_tokens, cost):
+            batch = collate([trees[t] for t in chosen], rows=rows, device=model.device)
             nll = -model.logps(batch).sum() / tokens
             nll.backward()
             loss += float(nll.detach())
             meter.count(tokens=batch.nodes)
+        raise_errors(model.device)
         return loss
 
     schedule = Schedule(len(schedule_of_batches), config.lr, config.warmup, config.weight_decay)

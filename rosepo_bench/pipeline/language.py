@@ -14,13 +14,14 @@ from rosepo_bench import store
 from rosepo_bench.data import candidates
 from rosepo_bench.data.fetch import fingerprint
 from rosepo_bench.data.types import Examples, IntArray
+from rosepo_bench.engine import forest, tokens
 from rosepo_bench.engine import model as models
-from rosepo_bench.engine import tokens
-from rosepo_bench.engine.examples import Window, window_tree
-from rosepo_bench.engine.forest import Tree
+from rosepo_bench.engine.examples import Window, check_budget, window_trees
+from rosepo_bench.engine.forest import Limits, Tree
 from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.packing import limits_of
 from rosepo_bench.engine.prompts import Prompter, check_context, template_for
 from rosepo_bench.engine.scoring import candidate_scores
 from rosepo_bench.engine.supervised import train_sft
@@ -69,6 +70,7 @@ class Language:
             self.pipeline.data.titles,
             history=prompt.history,
             candidates=prompt.candidates,
+            anchor=prompt.anchor or (prompt.history + 1) // 2,
         )
 
     @cached_property
@@ -85,6 +87,7 @@ class Language:
             "listed": dataset.candidates if prompt.candidates else 0,
             "template": self.template.digest,
             "seed": self.seed,
+            "forest": forest.build_id(),
         }
 
     @property
@@ -100,9 +103,12 @@ class Language:
         return model
 
     def check(self) -> None:
-        """Refuses titles that tokenise to nothing and prompts longer than the model's context, before any training."""
+        """Refuses titles that tokenise to nothing and prompts longer than the model's context or a pass's budget,
+        before any training."""
         listed = self.pipeline.dataset_config.candidates
         check_context(self.prompter, listed, models.context_of(self.config.model))
+        check_budget(self.prompter, listed, 2, self.config.batch_tokens, "batch_tokens")
+        check_budget(self.prompter, listed, 1, self.config.scoring.batch_tokens, "scoring.batch_tokens")
 
     # --- SFT --------------------------------------------------------------------------------------------------------
 
@@ -117,7 +123,7 @@ class Language:
                 report = train_sft(
                     model,
                     pipeline.split.train_end,
-                    self._tree_maker(model.context),
+                    self._tree_maker(limits_of(model, config.batch_tokens)),
                     config.sft,
                     window=config.prompt.history + 1,
                     first=1 if config.prompt.candidates else 0,
@@ -134,12 +140,12 @@ class Language:
         inputs = {**self.inputs, "sft": config.sft.model_dump(), "batch_tokens": config.batch_tokens}
         return Stage(f"{pipeline.name}.sft", inputs, self.parents, compute, read_trained)
 
-    def _tree_maker(self, context: int) -> Callable[[Window], Tree]:
+    def _tree_maker(self, limits: Limits) -> Callable[[list[Window]], list[Tree]]:
         listed = self._listed() if self.config.prompt.candidates else None
         sequences = self.pipeline.data.sequences
 
-        def make(window: Window) -> Tree:
-            return window_tree(self.prompter, sequences[window.user], window, context=context, candidates=listed)
+        def make(windows: list[Window]) -> list[Tree]:
+            return window_trees(self.prompter, sequences, windows, limits=limits, candidates=listed)
 
         return make
 

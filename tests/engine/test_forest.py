@@ -1,130 +1,13 @@
-"""The forest computes what separate rows compute, on every architecture that is let in."""
+"""Trees, their mask and the rows they are put in. That a model computes the same over them: test_architectures.py."""
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
-import pytest
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from equality import packed, random_group
+from small_models import CONTEXT, network
 
-from rosepo_bench.engine.forest import Tree, batches, build, collate
-from rosepo_bench.engine.model import SUPPORTED, LanguageModel, refuse_unsuitable
-from rosepo_bench.errors import UserError
-
-VOCABULARY, CONTEXT = 61, 64
-SHAPES = {
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT, "attn_pdrop": 0.0},
-    "gpt_neox": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-    "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-    "mistral": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-                "intermediate_size": 64, "sliding_window": None},
-    "qwen2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-              "intermediate_size": 64},
-    "qwen3": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-              "intermediate_size": 64, "head_dim": 8},
-}  # fmt: skip
-
-Group = list[tuple[np.ndarray, np.ndarray]]
-
-
-class PlainRMSNorm(nn.Module):
-    """RMSNorm in the dtype of its input; the stock ones compute in fp32 whatever they are given."""
-
-    def __init__(self, stock: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.epsilon = stock.weight, stock.variance_epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
-
-
-def network(kind: str, dtype: torch.dtype) -> nn.Module:
-    torch.manual_seed(7)
-    shape = AutoConfig.for_model(kind, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, **SHAPES[kind])
-    model = AutoModelForCausalLM.from_config(shape, attn_implementation="sdpa").to(dtype).eval()
-    with torch.no_grad():  # freshly drawn weights give nearly uniform logits, which would hide errors
-        for parameter in model.parameters():
-            parameter.mul_(3 if parameter.dim() > 1 else 1)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child).__name__.endswith("RMSNorm"):
-                setattr(parent, name, PlainRMSNorm(child))
-    return model
-
-
-def language_model(model: nn.Module) -> LanguageModel:
-    return LanguageModel(model, None, CONTEXT, torch.device("cpu"))  # type: ignore[arg-type]
-
-
-def random_group(draw: np.random.Generator) -> Group:
-    """Prompts that extend each other, responses that share beginnings, now and then one that repeats."""
-    trunk = draw.integers(1, VOCABULARY, size=int(draw.integers(3, 20)))
-    group: Group = []
-    for _ in range(int(draw.integers(1, 7))):
-        prompt = trunk[: int(draw.integers(1, len(trunk) + 1))]
-        start = draw.integers(1, 4, size=int(draw.integers(0, 3)))
-        response = np.concatenate([start, draw.integers(1, VOCABULARY, size=int(draw.integers(1, 5)))])
-        group.append((prompt, response))
-    if draw.random() < 0.3:
-        group.append(group[0])
-    return group
-
-
-def separate(model: nn.Module, groups: list[Group]) -> Tensor:
-    """Each sequence alone, through the model's own forward pass with its own causal mask."""
-    values = []
-    for prompt, response in (pair for group in groups for pair in group):
-        ids = torch.from_numpy(np.concatenate([prompt, response]))[None]
-        logps = model(ids, use_cache=False).logits[0].log_softmax(-1)
-        rows = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
-        values.append(logps[rows, ids[0, len(prompt) :]].sum())
-    return torch.stack(values)
-
-
-def packed(model: nn.Module, groups: list[Group], row_tokens: int) -> Tensor:
-    trees = [build(group, context=CONTEXT) for group in groups]
-    return language_model(model).logps(collate(trees, row_tokens=row_tokens))
-
-
-def values_and_gradients(model: nn.Module, values: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    model.zero_grad()
-    (values * weights).sum().backward()
-    found = {name: p.grad.double().clone() for name, p in model.named_parameters() if p.grad is not None}
-    return {"logps": values.detach().double(), **found}
-
-
-def worst(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    assert found.keys() == exact.keys()
-    return {name: float((found[name] - exact[name]).abs().max()) for name in exact}
-
-
-@pytest.mark.parametrize("kind", SUPPORTED)
-def test_forest_equals_separate_rows(kind: str) -> None:
-    """fp32: no tensor is further from fp64 than twice the separate rows' own error plus 4 ulp, the worst of all forests
-    in units of the tensor's largest magnitude (in one forest alone either side is by chance worse, one tensor in a
-    thousand); fp64: 1e-10."""
-    double = network(kind, torch.float64)
-    single = copy.deepcopy(double).float()
-    draw = np.random.default_rng(SUPPORTED.index(kind))
-    errors: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(6):
-        groups = [random_group(draw) for _ in range(int(draw.integers(1, 5)))]
-        row_tokens = int(draw.integers(0, 2)) * 48
-        weights = torch.from_numpy(draw.normal(size=sum(map(len, groups))))
-        exact = values_and_gradients(double, separate(double, groups), weights)
-        twin = values_and_gradients(double, packed(double, groups, row_tokens), weights)
-        assert max(worst(twin, exact).values()) < 1e-10
-        alone = worst(values_and_gradients(single, separate(single, groups), weights.float()), exact)
-        forest = worst(values_and_gradients(single, packed(single, groups, row_tokens), weights.float()), exact)
-        for name, error in forest.items():
-            largest = float(exact[name].abs().max())
-            errors.setdefault(name, []).append((error / largest, alone[name] / largest))
-    for name, pairs in errors.items():
-        packed_worst, alone_worst = (max(column) for column in zip(*pairs, strict=True))
-        assert packed_worst <= 2 * alone_worst + 4 * np.finfo(np.float32).eps, name
+from rosepo_bench.engine.forest import Tree, build, collate
 
 
 def visible(tree: Tree) -> np.ndarray:
@@ -141,14 +24,13 @@ def test_one_line_mask_is_ancestry() -> None:
     draw = np.random.default_rng(3)
     for _ in range(50):
         trees = [build(random_group(draw), context=CONTEXT) for _ in range(3)]
-        batch = collate(trees, row_tokens=4 * CONTEXT)
+        batch = collate(trees, rows=[3])
         mask, start = batch.mask()[:, 0].numpy(), 0
         assert mask.shape[0] == 1
-        lengths = sorted(range(3), key=lambda t: (-len(trees[t]), t))
-        for t in lengths:
-            stop = start + len(trees[t])
-            np.testing.assert_array_equal(mask[0, start:stop, start:stop], visible(trees[t]))
-            assert mask[0, start:stop].sum() == visible(trees[t]).sum()  # nothing of another tree is seen
+        for tree in trees:
+            stop = start + len(tree)
+            np.testing.assert_array_equal(mask[0, start:stop, start:stop], visible(tree))
+            assert mask[0, start:stop].sum() == visible(tree).sum()  # nothing of another tree is seen
             start = stop
 
 
@@ -184,45 +66,6 @@ def test_rows_keep_the_order_of_sequences() -> None:
     model = network("llama", torch.float64)
     groups = [random_group(draw) for _ in range(7)]
     with torch.no_grad():
-        one = packed(model, groups, 0)
-        for row_tokens in (30, 64, 500):
-            torch.testing.assert_close(packed(model, groups, row_tokens), one, rtol=0, atol=1e-10)
-
-
-def test_batches_hold_every_tree_once_within_the_budget() -> None:
-    lengths = np.random.default_rng(0).integers(1, 300, size=200).tolist()
-    found = list(batches(lengths, 1000))
-    assert sorted(t for part in found for t in part) == list(range(200))
-    assert all(len(part) * max(lengths[t] for t in part) <= 1000 for part in found)
-    assert list(batches([5000, 3], 1000)) == [[1], [0]]  # a tree beyond the budget goes alone
-
-
-@pytest.mark.parametrize(
-    ("prompt", "response", "message"),
-    [
-        ([], [1], "at least one token"),
-        ([1], [], "at least one token"),
-        ([1] * 60, [2] * 9, "longer than the model's"),
-    ],
-)
-def test_impossible_sequences_are_refused(prompt: list[int], response: list[int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build([(np.array(prompt, dtype=np.int32), np.array(response, dtype=np.int32))], context=CONTEXT)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "message"),
-    [
-        ("mamba", {}, "'mamba' is not supported"),
-        ("gemma2", {}, "'gemma2' is not supported"),
-        ("mistral", {"sliding_window": 32}, "sliding window of 32"),
-        (
-            "qwen2",
-            {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0},
-            "sliding window",
-        ),
-    ],
-)
-def test_models_the_mask_is_wrong_for_are_refused(kind: str, settings: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        refuse_unsuitable(AutoConfig.for_model(kind, **settings))
+        one = packed(model, groups, [1] * 7)
+        for rows in ([7], [3, 4], [1, 2, 4]):
+            torch.testing.assert_close(packed(model, groups, rows), one, rtol=0, atol=1e-10)

@@ -7,7 +7,8 @@ import pytest
 
 from rosepo_bench.config import SFTConfig
 from rosepo_bench.data.types import Examples
-from rosepo_bench.engine.examples import Window, by_user, grouped, history_starts, sft_windows, window_tree
+from rosepo_bench.engine.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
+from rosepo_bench.engine.forest import Limits
 from rosepo_bench.engine.prompts import TEMPLATES, Prompter, check_context, template_for
 from rosepo_bench.engine.supervised import plan_batches
 from rosepo_bench.engine.tokens import train_tiny
@@ -25,7 +26,7 @@ ENCODER = train_tiny([*TITLES, *TEMPLATE.words()], 400)
 
 
 def prompter(candidates: bool = False, history: int = 3) -> Prompter:
-    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates)
+    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates, anchor=history)
 
 
 def test_every_text_survives_the_tokenizer() -> None:
@@ -87,19 +88,37 @@ def examples(user: list[int], step: list[int]) -> Examples:
 
 def test_a_users_prompts_begin_together_and_are_never_empty() -> None:
     given = examples([0, 0, 0, 4], [5, 6, 7, 2])
-    starts = history_starts(given.user, given.step, 3)
+    starts = history_starts(given.user, given.step, history=3, anchor=3)
     assert starts.tolist() == [4, 4, 4, 0]
-    wide = examples([0, 0], [1, 50])
-    assert history_starts(wide.user, wide.step, 3).tolist() == [0, 47]
     assert [rows.tolist() for rows in by_user(given.user)] == [[0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("anchor", [1, 4, 10])
+def test_histories_begin_anew_every_anchor_steps(anchor: int) -> None:
+    step = np.array([1, 3, 40, 41, 44, 45, 46, 47, 48, 49, 50])
+    starts = history_starts(np.zeros_like(step), step, history=10, anchor=anchor)
+    length = step - starts
+    assert length[-1] == 10
+    assert length[:2].tolist() == [1, 3]
+    assert ((length[2:] > 10 - anchor) & (length[2:] <= 10)).all()
+    assert len(set(starts[2:].tolist())) == {1: 9, 4: 3, 10: 2}[anchor]
+
+
+def test_one_tree_a_prompt() -> None:
+    sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
+    given = examples([0, 0, 0], [5, 6, 7])
+    responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
+    users = grouped(prompter(), sequences, given, responses, limits=Limits(256), alone=True)
+    assert [[group.places.tolist() for group in user] for user in users] == [[[0, 1]], [[2, 3]], [[4, 5]]]
 
 
 def test_a_user_is_one_tree_whatever_the_number_of_steps() -> None:
     sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
     given = examples([0, 0, 0], [5, 6, 7])
     responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
-    (group,) = grouped(prompter(), sequences, given, responses, context=256)
+    ((group,),) = grouped(prompter(), sequences, given, responses, limits=Limits(256))
     assert group.tree.sequences == 6
+    assert group.places.tolist() == list(range(6))
     separate = sum(
         len(prompter().prompt(sequences[0][4:step])) + len(prompter().response(item))
         for step, row in zip(given.step, responses, strict=True)
@@ -128,7 +147,7 @@ def test_batches_hold_enough_responses_and_whole_epochs() -> None:
 
 def test_window_tree_trains_on_every_title() -> None:
     sequence = np.array([0, 1, 2, 3], dtype=np.int32)
-    tree = window_tree(prompter(), sequence, Window(0, 0, 4), context=256)
+    (tree,) = window_trees(prompter(), [sequence], [Window(0, 0, 4)], limits=Limits(256))
     assert tree.target.tolist() == np.concatenate([prompter().response(item) for item in sequence]).tolist()
     assert len(tree) == len(prompter().prompt(sequence)) - 1  # the last end token predicts nothing, but is a target
 
@@ -141,7 +160,9 @@ def test_prompts_that_list_candidates_train_on_no_first_item_and_read_it() -> No
     assert sum(map(len, windows)) == len(seen)
     sequence = np.array([0, 1, 2, 3], dtype=np.int32)
     made = prompter(candidates=True)
-    tree = window_tree(made, sequence, Window(0, 0, 4, first=1), context=512, candidates=lambda user, step: sequence)
+    (tree,) = window_trees(
+        made, [sequence], [Window(0, 0, 4, first=1)], limits=Limits(512), candidates=lambda user, step: sequence
+    )
     assert tree.sequences == 3
     read = ENCODER.decode(tree.tokens[: len(made.header) + len(made.titles[0]) - 1])
     assert read == TEMPLATE.header + TITLES[0]

@@ -1,0 +1,134 @@
+"""The list of benchmarks. `pytest --benchmark` and every other way of measuring the engine run these, on one timer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from rosepo_bench.bench.exact import Exact, exact
+from rosepo_bench.bench.head import MODES, Head, Result, Size, draw
+from rosepo_bench.bench.peers import OURS, PEERS, Peer
+from rosepo_bench.bench.timer import Call, Pace
+
+
+class Contest(Protocol):
+    """A case with its inputs made: what its contestants call, and what each call must give."""
+
+    def call(self, provider: str) -> Call: ...
+
+    def verify(self, provider: str, result: object) -> bool:
+        """Whether there is a result to check; raises :class:`UnequalError` where it is wrong."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of one kind of work. ``measures`` are ``time`` and ``memory``; ``allocator`` the malloc settings of
+    the process (``fresh.ALLOCATORS``); ``goal`` the goal that its ratios belong to."""
+
+    size: Size
+    mode: str
+    providers: tuple[str, ...]
+    measures: tuple[str, ...] = ("time",)
+    allocator: str = "default"
+    pace: Pace = field(default_factory=Pace)
+    goal: str = ""
+
+    work = "head"
+    x_name = "rows"
+
+    @property
+    def name(self) -> str:
+        size = self.size
+        kept = "" if self.allocator == "default" else f" {self.allocator}"
+        what = "" if "time" in self.measures else " memory"
+        shape = f"{size.rows}x{size.hidden}x{size.vocabulary}"
+        return f"{self.work} {self.mode} {shape} {size.dtype} {size.device}{kept}{what}"
+
+    @property
+    def x(self) -> int:
+        return self.size.rows
+
+    @property
+    def setting(self) -> str:
+        return f"d={self.size.hidden} V={self.size.vocabulary} {self.size.dtype}"
+
+    def peer(self, provider: str) -> Peer:
+        return PEERS[provider]
+
+    def small(self) -> Case:
+        """The same work at a size that costs nothing: it loads what a first call loads."""
+        return replace(self, size=replace(self.size, rows=16, hidden=8, vocabulary=64))
+
+    def start(self, seed: int) -> Contest:
+        return HeadContest(draw(self.size, seed), self.mode)
+
+
+class HeadContest:
+    """Contestants over one drawn head."""
+
+    def __init__(self, head: Head, mode: str) -> None:
+        self.head, self.mode = head, mode
+        self._exact: dict[bool, Exact] = {}
+
+    def call(self, provider: str) -> Call:
+        return PEERS[provider].prepare(self.head, self.mode)
+
+    def verify(self, provider: str, result: object) -> bool:
+        peer = PEERS[provider]
+        if peer.bound:
+            return False
+        assert isinstance(result, Result), provider
+        if peer.pairs_alone not in self._exact:
+            self._exact[peer.pairs_alone] = exact(self.head, self.mode, pairs_alone=peer.pairs_alone)
+        self._exact[peer.pairs_alone].require(result, provider)
+        return True
+
+
+ALL = tuple(PEERS)
+# The one left out reads the weight anew for every few rows: minutes a round where the weight is large.
+MOST = tuple(name for name in PEERS if name != "torch linear_cross_entropy auto")
+MEMORY = (OURS, "naive")
+# The call that is verified has warmed a large case; few rounds fit a run of ten minutes on two cores.
+LARGE = Pace(least=3, warmup=0)
+
+
+def cases(device: str = "cpu") -> list[Case]:
+    """All cases of a device, ``cpu`` or ``cuda``."""
+    return _cuda() if device == "cuda" else _cpu()
+
+
+def _cpu() -> list[Case]:
+    found = []
+    for vocabulary in (32_000, 128_256):
+        small = vocabulary == 32_000
+        for rows in (128, 512):
+            narrow = Size(rows, 256, vocabulary, "float32", "cpu")
+            measures = ("time", "memory") if rows == 512 else ("time",)
+            found += _modes(narrow, MODES, ALL if small else MOST, measures, Pace(), "G8" if small else "")
+            if small:
+                # The heap comes to rest after some calls.
+                found.append(Case(narrow, "frozen", MOST, allocator="kept", pace=Pace(warmup=4), goal="G8"))
+            wide = replace(narrow, hidden=1024)
+            found += _modes(wide, MODES if small or rows == 128 else ("frozen",), MOST, ("time",), LARGE, "G8")
+        for rows in (128, 512, 1024, 2048, 4096):
+            found.append(Case(Size(rows, 256, vocabulary, "float32", "cpu"), "frozen", MEMORY, ("memory",)))
+    return found
+
+
+def _modes(
+    size: Size, modes: tuple[str, ...], providers: tuple[str, ...], measures: tuple[str, ...], pace: Pace, goal: str
+) -> list[Case]:
+    """A case for each mode; the goal is of the frozen head."""
+    return [Case(size, mode, providers, measures, pace=pace, goal=goal if mode == "frozen" else "") for mode in modes]
+
+
+def _cuda() -> list[Case]:
+    found = []
+    for vocabulary in (32_000, 128_256):
+        for rows in (512, 4096, 16384):
+            for mode in MODES:
+                size = Size(rows, 4096, vocabulary, "bfloat16", "cuda")
+                goal = "G1" if vocabulary == 128_256 and mode != "forward" else ""
+                found.append(Case(size, mode, ALL, ("time", "memory"), goal=goal))
+    return found

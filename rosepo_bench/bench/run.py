@@ -1,0 +1,180 @@
+"""Runs cases: who cannot run is named, equal numbers are verified, then time and memory are measured."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rosepo_bench.bench import fresh, table
+from rosepo_bench.bench.cases import Case, Contest
+from rosepo_bench.bench.peers import OURS
+from rosepo_bench.bench.plot import plot
+from rosepo_bench.bench.table import Row
+from rosepo_bench.bench.timer import Call, Samples, Spread, interleave
+from rosepo_bench.environment import facts
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case's rows, the times that they come from (None where none were taken), and who was absent, with the
+    reason."""
+
+    rows: list[Row]
+    samples: Samples | None
+    absent: dict[str, str]
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(cases: Iterable[Case], out: Path, *, threads: int | None = None, seed: int = 0) -> list[Row]:
+    """Measures ``cases`` on ``threads`` (all processors unless given) and writes ``bench.csv`` and its plots to
+    ``out``. Raises :class:`UnequalError` where a contestant computes other numbers."""
+    rows = [row for case in cases for row in measure(case, threads=threads or cores(), seed=seed).rows]
+    write(rows, out / "bench.csv")
+    return rows
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """The CSV, and beside it the plots of it."""
+    table.write(rows, path)
+    plot(path, path.parent)
+
+
+def measure(case: Case, *, threads: int, seed: int = 0) -> Measured:
+    """One case: in this process, or in one with the malloc settings that the case asks for."""
+    if fresh.allocator() != case.allocator:
+        return fresh.with_allocator(case.allocator, _measure, case, threads, seed)
+    return _measure(case, threads, seed)
+
+
+def _measure(case: Case, threads: int, seed: int) -> Measured:
+    with _threads(threads):
+        absent = {name: why for name in case.providers if (why := case.peer(name).absent()) is not None}
+        peaks = _peaks(case, [name for name in case.providers if name not in absent], threads, seed)
+        absent |= {name: "its process was killed: too little memory here" for name in peaks if peaks[name] is None}
+        contest = case.start(seed)
+        calls = {name: contest.call(name) for name in case.providers if name not in absent}
+        verified = {name: _verify(contest, name, call) for name, call in calls.items()}
+        samples = None
+        if "time" in case.measures:
+            samples = interleave(calls, device=torch.device(case.size.device), pace=case.pace, seed=seed)
+    return Measured(list(_rows(case, absent, verified, samples, peaks, threads)), samples, absent)
+
+
+def _peaks(case: Case, providers: list[str], threads: int, seed: int) -> dict[str, tuple[int, str] | None]:
+    """Each one's peak, before this process holds anything itself. A bound has none of its own."""
+    if "memory" not in case.measures:
+        return {}
+    return {name: _peak(case, name, threads, seed) for name in providers if not case.peer(name).bound}
+
+
+def _verify(contest: Contest, name: str, call: Call) -> str:
+    result = call()
+    checked = contest.verify(name, result)
+    del result
+    gc.collect()
+    return "equal" if checked else "bound"
+
+
+def _peak(case: Case, provider: str, threads: int, seed: int) -> tuple[int, str] | None:
+    """Bytes and what they count from; None where the process was killed, as for want of memory."""
+    if case.size.device == "cuda":
+        return peak(case, provider, threads, seed)
+    try:
+        return fresh.forked(peak, case, provider, threads, seed)
+    except BrokenProcessPool:
+        return None
+
+
+def peak(case: Case, provider: str, threads: int, seed: int) -> tuple[int, str]:
+    """What one call of ``provider`` needs in this process, after a call of a small size has loaded what it loads."""
+    with _threads(threads):
+        case.small().start(seed).call(provider)()
+        call = case.start(seed).call(provider)
+        gc.collect()
+        return fresh.peak_above(call, torch.device(case.size.device))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(
+    case: Case,
+    absent: dict[str, str],
+    verified: dict[str, str],
+    samples: Samples | None,
+    peaks: dict[str, tuple[int, str] | None],
+    threads: int,
+) -> Iterator[Row]:
+    known = facts()
+    for name in case.providers:
+        blank = _blank(case, name, known, threads, verified.get(name, ""), absent.get(name, ""))
+        if name in absent:
+            yield from (replace(blank, metric="peak_memory" if one == "memory" else one) for one in case.measures)
+            continue
+        if samples is not None:
+            timed = replace(blank, rounds=samples.rounds(name))
+            yield _filled(timed, "time", samples.time(name), 1e3, "ms")
+            if name != OURS and OURS in samples.seconds:
+                ratio = samples.ratio(OURS, name)
+                yield replace(_filled(timed, "ratio", ratio, 1, "1"), provider=OURS, baseline=name)
+        if found := peaks.get(name):
+            size, since = found
+            note = "" if since == "block" else f"counts from {since}"
+            one = replace(blank, rounds=1, note=note)
+            yield _filled(one, "peak_memory", Spread(size, size, size), 1 / MEBIBYTE, "MiB")
+
+
+def _filled(blank: Row, metric: str, spread: Spread, scale: float, unit: str) -> Row:
+    p20, p50, p80 = (value * scale for value in (spread.p20, spread.p50, spread.p80))
+    return replace(blank, metric=metric, p20=p20, p50=p50, p80=p80, unit=unit)
+
+
+def _blank(case: Case, provider: str, known: dict[str, Any], threads: int, verified: str, note: str) -> Row:
+    peer = case.peer(provider)
+    return Row(
+        case=case.name,
+        goal=case.goal,
+        work=case.work,
+        setting=case.setting,
+        mode=case.mode,
+        provider=provider,
+        metric="",
+        baseline="",
+        x_name=case.x_name,
+        x=case.x,
+        p20=None,
+        p50=None,
+        p80=None,
+        unit="",
+        rounds=0,
+        device=known["gpu"] if case.size.device == "cuda" else known["processor"],
+        threads=threads,
+        allocator=fresh.allocator(),
+        torch=torch.__version__,
+        peer_version=peer.version(),
+        library=known["library"]["build_id"] or "",
+        verified=verified,
+        function=peer.function,
+        note=note,
+    )

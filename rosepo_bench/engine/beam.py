@@ -32,6 +32,10 @@ class Beam(TitleSearch):
         kept, self.level = heapq.nlargest(self.width, self.level), []
         return np.array([-node for _, node in kept], dtype=np.int64)
 
+    def stays(self, nodes: IntArray) -> IntArray:
+        stays: IntArray = self.trie.goes_on[nodes]
+        return stays
+
 
 def rank_beam_approximate(
     model: LanguageModel,

@@ -89,7 +89,8 @@ def _node_logps(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -
     for start in range(0, len(inner), PIECE):
         fresh = inner[start : start + PIECE]
         nodes = np.concatenate([_ancestors(trie, fresh[0]), fresh])
-        states = reader.extend(np.tile(nodes, (len(prompts), 1)), keep=False)
+        whole = np.tile(nodes, (len(prompts), 1))
+        states = reader.extend(whole, keep=np.zeros_like(whole, dtype=bool))
         _fill(model, trie, found, fresh, states[:, len(nodes) - len(fresh) :])
     return found
 

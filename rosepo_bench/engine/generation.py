@@ -80,7 +80,7 @@ def _written(model: LanguageModel, prompts: Sequence[IntArray], limit: int) -> l
         cached.select(chosen)
         sees = torch.ones(len(still), 1, place + 1, dtype=torch.bool, device=model.device)
         depth = torch.full((len(still), 1), place, device=model.device)
-        states = cached.extend(best[chosen][:, None], depth, sees, keep=True)[:, 0]
+        states = cached.extend(best[chosen][:, None], depth, sees)[:, 0]
     return [Generated(row[row != end], bool(ended)) for row, ended in zip(tokens, finished, strict=True)]
 
 

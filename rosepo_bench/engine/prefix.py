@@ -39,10 +39,13 @@ class CachedPrompts:
         self.hidden = states[torch.arange(len(prompts), device=model.device), self.lengths - 1]
         self.seen = torch.arange(tokens.shape[1], device=model.device) < self.lengths[:, None]
 
-    def extend(self, tokens: Tensor, depth: Tensor, sees: Tensor, *, keep: bool) -> Tensor:
+    def extend(self, tokens: Tensor, depth: Tensor, sees: Tensor, *, keep: Tensor | None = None) -> Tensor:
         """The hidden states ``[B, F, d]`` of ``tokens`` ``[B, F]`` that stand ``depth`` ``[B, F]`` tokens after their
         prompt (the first one 0) and see all of it; ``sees`` bool ``[B, F, S + F]`` says which later tokens they see.
-        With ``keep`` they are there for tokens to come, else forgotten."""
+
+        Those at ``keep`` ``[B, K]`` (places among the F, all of them without it) are there for tokens to come, in that
+        order; the others are forgotten.
+        """
         before = self.cache.get_seq_length()
         prompt = self.seen[:, None].expand(-1, tokens.shape[1], -1)
         states = self._run(
@@ -50,9 +53,13 @@ class CachedPrompts:
             attention_mask=torch.cat([prompt, sees], dim=2)[:, None],
             position_ids=self.lengths[:, None] + depth,
         )
-        if not keep:
+        if keep is not None:
+            rows = torch.arange(len(keep), device=keep.device)[:, None]
             for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[..., :before, :], layer.values[..., :before, :]
+                layer.keys, layer.values = (
+                    torch.cat([x[:, :, :before], x[rows, :, before + keep].transpose(1, 2)], dim=2)
+                    for x in (layer.keys, layer.values)
+                )
         return states
 
     def select(self, rows: Tensor) -> None:

@@ -86,7 +86,7 @@ class TrieReader:
     which must have been read before it or with it."""
 
     def __init__(self, model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> None:
-        self.prompts, self.device = CachedPrompts(model, prompts), model.device
+        self.prompts, self.device, self.padding = CachedPrompts(model, prompts), model.device, len(trie)
         # One node more stands for padding: it is below and above none but itself.
         self.token, self.depth, self.end = (
             torch.from_numpy(np.append(array, last)).to(model.device)
@@ -94,16 +94,21 @@ class TrieReader:
         )
         self.read = torch.empty(len(prompts), 0, dtype=torch.int64, device=model.device)
 
-    def extend(self, nodes: IntArray, *, keep: bool) -> Tensor:
-        """The hidden states ``[B, F, d]`` of ``nodes`` ``[B, F]``, padded with ``len(trie)``; with ``keep`` they are
-        there for their descendants."""
+    def extend(self, nodes: IntArray, keep: IntArray) -> Tensor:
+        """The hidden states ``[B, F, d]`` of ``nodes`` ``[B, F]``, padded with ``len(trie)``. Those with ``keep``
+        (bool ``[B, F]``) stay for their descendants, the others are forgotten: without any to come they would only
+        lengthen the attention of the rest."""
         query = torch.from_numpy(nodes).to(self.device)
-        read = torch.cat([self.read, query], dim=1)
-        key = read[:, None]
+        key = torch.cat([self.read, query], dim=1)[:, None]
         sees = (key <= query[:, :, None]) & (query[:, :, None] < self.end[key])
-        if keep:
-            self.read = read
-        return self.prompts.extend(self.token[query], self.depth[query] - 1, sees, keep=keep)
+        # Kept nodes first, in their order; rows that keep fewer are filled up with padding.
+        places = np.argsort(~keep, axis=1, kind="stable")[:, : int(keep.sum(axis=1).max())]
+        kept = np.where(
+            np.take_along_axis(keep, places, axis=1), np.take_along_axis(nodes, places, axis=1), self.padding
+        )
+        self.read = torch.cat([self.read, torch.from_numpy(kept).to(self.device)], dim=1)
+        chosen = torch.from_numpy(places).to(self.device)
+        return self.prompts.extend(self.token[query], self.depth[query] - 1, sees, keep=chosen)
 
     def select(self, rows: IntArray) -> None:
         """Goes on with the prompts ``rows`` (indices) alone."""

@@ -20,8 +20,9 @@ from rosepo_bench.engine.prefix import prompt_batches, token_logps
 from rosepo_bench.engine.ranking import Ranking, TrieReader, check, is_mean, left_out
 from rosepo_bench.engine.trie import Trie
 
-# Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds.
-STEP = 24
+# Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds. A search that goes on
+# for long reads a fixed share of what it has read before, up to the second number.
+STEP, MOST = 24, 128
 
 
 class TitleSearch:
@@ -60,6 +61,10 @@ class TitleSearch:
         """The nodes to read now; none when the search is over."""
         raise NotImplementedError
 
+    def stays(self, nodes: IntArray) -> IntArray:
+        """Which of ``nodes`` (bool) may still get descendants that are read."""
+        raise NotImplementedError
+
     def _offer(self, node: int, total: float) -> None:
         for item in self.trie.ended(node).tolist():
             if item not in self.excluded:
@@ -80,12 +85,18 @@ class BestFirst(TitleSearch):
 
     def next(self) -> IntArray:
         nodes: list[int] = []
-        while self.frontier and len(nodes) < STEP and -self.frontier[0][0] >= self.threshold:
+        step = min(max(STEP, self.visited // 4), MOST)
+        while self.frontier and len(nodes) < step and -self.frontier[0][0] >= self.threshold:
             _, node = heapq.heappop(self.frontier)
             # Only children are read with their parent: most titles soon share their prefix with no other, and their
             # rest then takes one round.
             nodes.extend(range(node, int(self.trie.run[node])))
         return np.array(nodes, dtype=np.int64)
+
+    def stays(self, nodes: IntArray) -> IntArray:
+        # A run of only children has been read to its end: what comes after that is all that can come.
+        stays: IntArray = self.trie.goes_on[self.trie.run[nodes] - 1]
+        return stays
 
 
 def rank_best_first(
@@ -105,7 +116,7 @@ def rank_best_first(
     def begin(excluded: frozenset[int]) -> TitleSearch:
         return BestFirst(trie, k, score, excluded)
 
-    return ranked(model, trie, prompts, begin, k=k, room=2 * STEP, batch_tokens=batch_tokens, label=label,
+    return ranked(model, trie, prompts, begin, k=k, room=MOST, batch_tokens=batch_tokens, label=label,
                   exclude=exclude)  # fmt: skip
 
 
@@ -122,7 +133,7 @@ def ranked(
     exclude: Sequence[IntArray] | None,
 ) -> Ranking:
     """The result of the search that ``begin`` makes for each prompt, given the items that the prompt leaves out;
-    ``room``: about how many nodes a round reads for it."""
+    ``room``: about how many nodes a round reads for it at most."""
     excluded = left_out(trie, prompts, k, exclude)
     check(model, trie, prompts)
     items, scores = np.full((len(prompts), k), -1), np.full((len(prompts), k), -np.inf)
@@ -160,7 +171,8 @@ def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches
         if searches:
             if len(still) < len(states):
                 reader.select(still)
-            states = reader.extend(_padded(wanted, len(trie)), keep=True)
+            stays = [search.stays(nodes) for search, nodes in zip(searches, wanted, strict=True)]
+            states = reader.extend(_padded(wanted, len(trie)), _padded(stays, False))
             for search, nodes in zip(searches, wanted, strict=True):
                 search.visited += len(nodes)
 

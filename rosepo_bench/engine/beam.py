@@ -17,7 +17,7 @@ from rosepo_bench.errors import UserError
 
 class Beam(TitleSearch):
     """Of the prefixes of one length the ``width`` most likely ones go on; all others, and the titles below them, are
-    lost. A prefix that can no longer reach the best ``k`` titles gives up its place to none."""
+    lost. A prefix that can no longer reach the best ``k`` titles found so far leaves its place to another."""
 
     def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int], width: int) -> None:
         super().__init__(trie, k, score, excluded)

@@ -29,7 +29,8 @@ def catalogue_scores(
 ) -> FloatArray:
     """Scores of all titles under each prompt, float64 ``[n, items]``: the `sum` or the `mean` of the tokens' log-probs.
 
-    Without gradient. UserError, before any work, for a prompt that leaves no room for the longest title.
+    Without gradient; a batch holds the log-prob of every node of the trie, float64. UserError, before any work, for a
+    prompt that leaves no room for the longest title.
     """
     result = np.full((len(prompts), trie.items), np.nan)
     for rows, scores in _scored(model, trie, prompts, score, batch_tokens, label):

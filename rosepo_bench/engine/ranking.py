@@ -52,12 +52,16 @@ def example_prompts(prompter: Prompter, sequences: Sequence[IntArray], examples:
 def left_out(
     trie: Trie, prompts: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None
 ) -> list[frozenset[int]]:
-    """The items that each prompt's ranking leaves out. UserError where fewer than ``k`` remain."""
+    """The items that each prompt's ranking leaves out. UserError for one that the catalogue has not, and where fewer
+    than ``k`` remain."""
     if exclude is None:
         exclude = [np.zeros(0, dtype=np.int64)] * len(prompts)
     if len(exclude) != len(prompts):
         raise UserError(f"exclude has {len(exclude)} lists for {len(prompts)} prompts; give one list a prompt")
     found = [frozenset(np.asarray(items).tolist()) for items in exclude]
+    unknown = sorted(item for items in found for item in items if not 0 <= item < trie.items)
+    if unknown:
+        raise UserError(f"exclude names item {unknown[0]}; the catalogue has items 0 to {trie.items - 1}")
     rest = trie.items - max(map(len, found), default=0)
     if not 1 <= k <= rest:
         raise UserError(f"k = {k} items are to be ranked of {trie.items}, of which a prompt leaves out up to "

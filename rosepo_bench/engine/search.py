@@ -8,10 +8,12 @@ beat all that is left.
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rosepo_bench import progress
 from rosepo_bench.data.types import FloatArray, IntArray
@@ -25,7 +27,7 @@ from rosepo_bench.engine.trie import Trie
 STEP, MOST = 24, 128
 
 
-class TitleSearch:
+class TitleSearch(ABC):
     """One prompt's search: what is known of the nodes met so far, and the best ``k`` titles among them."""
 
     def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int]) -> None:
@@ -42,6 +44,7 @@ class TitleSearch:
     def expand(self, nodes: IntArray, children: IntArray, logps: FloatArray) -> None:
         """Takes the log-probs of the ``children`` of ``nodes``, whose parents come before them."""
         trie, inside = self.trie, set(nodes.tolist())
+        self.visited += len(nodes) - (0 in inside)  # the root is the prompt's own last token
         longest = trie.longest[children] if self.mean else np.ones_like(children)
         facts = (children, trie.parent[children], longest, trie.has_children[children], trie.has_items[children], logps)
         for child, parent, tokens, inner, ends, logp in zip(*(fact.tolist() for fact in facts), strict=True):
@@ -53,17 +56,17 @@ class TitleSearch:
                 if child not in inside:
                     self.open(total / tokens, child)
 
+    @abstractmethod
     def open(self, bound: float, node: int) -> None:
         """Takes a node that could be read next; no title below it scores more than ``bound``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next(self) -> IntArray:
         """The nodes to read now; none when the search is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stays(self, nodes: IntArray) -> IntArray:
         """Which of ``nodes`` (bool) may still get descendants that are read."""
-        raise NotImplementedError
 
     def _offer(self, node: int, total: float) -> None:
         for item in self.trie.ended(node).tolist():
@@ -156,25 +159,30 @@ def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches
     reader = TrieReader(model, trie, prompts)
     states, wanted = reader.prompts.hidden[:, None], [np.zeros(1, dtype=np.int64)] * len(searches)
     while searches:
-        rows = np.repeat(np.arange(len(wanted)), [len(nodes) for nodes in wanted])
-        place = np.concatenate([np.arange(len(nodes)) for nodes in wanted])
-        hidden = states[torch.from_numpy(rows).to(states.device), torch.from_numpy(place).to(states.device)]
-        children, parent = trie.children(np.concatenate(wanted))
-        logps = token_logps(model, hidden, parent, trie.token[children])
-        cuts = np.searchsorted(rows[parent], np.arange(1, len(wanted)))
-        parts = zip(searches, wanted, np.split(children, cuts), np.split(logps, cuts), strict=True)
-        for search, nodes, found, values in parts:
-            search.expand(nodes, found, values)
+        _expand(model, trie, searches, wanted, states)
         wanted = [search.next() for search in searches]
         still = np.flatnonzero([len(nodes) for nodes in wanted])
-        searches, wanted = [searches[row] for row in still], [wanted[row] for row in still]
+        if len(still) < len(searches):
+            searches, wanted = [searches[row] for row in still], [wanted[row] for row in still]
+            reader.select(still)
         if searches:
-            if len(still) < len(states):
-                reader.select(still)
             stays = [search.stays(nodes) for search, nodes in zip(searches, wanted, strict=True)]
             states = reader.extend(_padded(wanted, len(trie)), _padded(stays, False))
-            for search, nodes in zip(searches, wanted, strict=True):
-                search.visited += len(nodes)
+
+
+def _expand(
+    model: LanguageModel, trie: Trie, searches: list[TitleSearch], wanted: list[IntArray], states: Tensor
+) -> None:
+    """Gives each search the log-probs below the nodes that it ``wanted``, whose states ``[B, F, d]`` are in order."""
+    rows = np.repeat(np.arange(len(wanted)), [len(nodes) for nodes in wanted])
+    place = np.concatenate([np.arange(len(nodes)) for nodes in wanted])
+    hidden = states[torch.from_numpy(rows).to(states.device), torch.from_numpy(place).to(states.device)]
+    children, parent = trie.children(np.concatenate(wanted))
+    logps = token_logps(model, hidden, parent, trie.token[children])
+    cuts = np.searchsorted(rows[parent], np.arange(1, len(wanted)))
+    parts = zip(searches, wanted, np.split(children, cuts), np.split(logps, cuts), strict=True)
+    for search, nodes, found, values in parts:
+        search.expand(nodes, found, values)
 
 
 def _padded(parts: Sequence[IntArray], fill: int) -> IntArray:

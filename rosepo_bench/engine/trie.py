@@ -17,7 +17,6 @@ import numpy as np
 from rosepo_bench.data.types import IntArray
 from rosepo_bench.errors import UserError
 
-
 # Nodes read with the first one of a chain without a look at its log-prob: more means fewer rounds where a model knows
 # how a title goes on, fewer means less read in vain where it does not.
 RUN = 4

@@ -246,6 +246,7 @@ SHORT = np.array([1, 2, 3])
         ([SHORT], TITLES, {"k": 4}, r"k = 4 items are to be ranked of 3, .* up to 0; k must lie in \[1, 3\]"),
         ([SHORT], TITLES, {"k": 3, "exclude": [np.array([1, 1])]}, r"up to 1; k must lie in \[1, 2\]"),
         ([SHORT], TITLES, {"exclude": []}, "0 lists for 1 prompts"),
+        ([SHORT], TITLES, {"exclude": [np.array([-1])]}, "exclude names item -1; the catalogue has items 0 to 2"),
         ([SHORT], TITLES, {"score": "median"}, "score = 'median': expected 'sum' or 'mean'"),
     ],
 )

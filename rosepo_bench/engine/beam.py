@@ -28,13 +28,10 @@ class Beam(TitleSearch):
         if bound >= self.threshold:
             self.level.append((self.sums[node], -node))
 
-    def next(self) -> IntArray:
+    def next(self) -> tuple[IntArray, IntArray]:
         kept, self.level = heapq.nlargest(self.width, self.level), []
-        return np.array([-node for _, node in kept], dtype=np.int64)
-
-    def stays(self, nodes: IntArray) -> IntArray:
-        stays: IntArray = self.trie.goes_on[nodes]
-        return stays
+        nodes = np.array([-node for _, node in kept], dtype=np.int64)
+        return nodes, self.trie.goes_on[nodes]
 
 
 def rank_beam_approximate(

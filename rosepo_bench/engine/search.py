@@ -25,6 +25,10 @@ from rosepo_bench.engine.trie import Trie
 # Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds. A search that goes on
 # for long reads a fixed share of what it has read before, up to the second number.
 STEP, MOST = 24, 128
+# Chains of only children are read with their first node, whose log-prob alone was looked at: most titles soon share
+# their prefix with no other, and a model that knows them gives their rest nearly 1. A search that has read more nodes
+# than the first number, and the second for each title to find, has met no such model: it reads chains by PIECE.
+PATIENCE, PIECE = (64, 24), 2
 
 
 class TitleSearch(ABC):
@@ -61,12 +65,8 @@ class TitleSearch(ABC):
         """Takes a node that could be read next; no title below it scores more than ``bound``."""
 
     @abstractmethod
-    def next(self) -> IntArray:
-        """The nodes to read now; none when the search is over."""
-
-    @abstractmethod
-    def stays(self, nodes: IntArray) -> IntArray:
-        """Which of ``nodes`` (bool) may still get descendants that are read."""
+    def next(self) -> tuple[IntArray, IntArray]:
+        """The nodes to read now, none when the search is over, and which of them (bool) may get descendants later."""
 
     def _offer(self, node: int, total: float) -> None:
         for item in self.trie.ended(node).tolist():
@@ -86,20 +86,19 @@ class BestFirst(TitleSearch):
     def open(self, bound: float, node: int) -> None:
         heapq.heappush(self.frontier, (-bound, node))
 
-    def next(self) -> IntArray:
+    def next(self) -> tuple[IntArray, IntArray]:
         nodes: list[int] = []
-        step = min(max(STEP, self.visited // 4), MOST)
+        stays: list[bool] = []
+        step, patience = min(max(STEP, self.visited // 4), MOST), PATIENCE[0] + PATIENCE[1] * self.k
         while self.frontier and len(nodes) < step and -self.frontier[0][0] >= self.threshold:
             _, node = heapq.heappop(self.frontier)
-            # Only children are read with their parent: most titles soon share their prefix with no other, and their
-            # rest then takes one round.
-            nodes.extend(range(node, int(self.trie.run[node])))
-        return np.array(nodes, dtype=np.int64)
-
-    def stays(self, nodes: IntArray) -> IntArray:
-        # A run of only children has been read to its end: what comes after that is all that can come.
-        stays: IntArray = self.trie.goes_on[self.trie.run[nodes] - 1]
-        return stays
+            stop = int(self.trie.run[node])
+            if self.visited > patience:
+                stop = min(stop, node + PIECE)
+            nodes.extend(range(node, stop))
+            # All that comes below a chain comes below its last node.
+            stays.extend([bool(self.trie.goes_on[stop - 1])] * (stop - node))
+        return np.array(nodes, dtype=np.int64), np.array(stays, dtype=bool)
 
 
 def rank_best_first(
@@ -160,13 +159,13 @@ def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches
     states, wanted = reader.prompts.hidden[:, None], [np.zeros(1, dtype=np.int64)] * len(searches)
     while searches:
         _expand(model, trie, searches, wanted, states)
-        wanted = [search.next() for search in searches]
-        still = np.flatnonzero([len(nodes) for nodes in wanted])
+        coming = [search.next() for search in searches]
+        still = np.flatnonzero([len(nodes) for nodes, _ in coming])
         if len(still) < len(searches):
-            searches, wanted = [searches[row] for row in still], [wanted[row] for row in still]
+            searches, coming = [searches[row] for row in still], [coming[row] for row in still]
             reader.select(still)
         if searches:
-            stays = [search.stays(nodes) for search, nodes in zip(searches, wanted, strict=True)]
+            wanted, stays = [nodes for nodes, _ in coming], [stay for _, stay in coming]
             states = reader.extend(_padded(wanted, len(trie)), _padded(stays, False))
 
 

@@ -17,17 +17,12 @@ import numpy as np
 from rosepo_bench.data.types import IntArray
 from rosepo_bench.errors import UserError
 
-# Nodes read with the first one of a chain without a look at its log-prob: more means fewer rounds where a model knows
-# how a title goes on, fewer means less read in vain where it does not.
-RUN = 4
-
 
 @dataclass(frozen=True)
 class Trie:
     """Arrays ``[N]``: ``token`` (the root's is -1), ``depth`` (tokens of the title so far), ``end`` (the node after the
     subtree), ``parent`` (the root's is -1), ``longest`` (tokens of the longest title in the subtree) and ``run`` (the
-    node after the chain of only children from here that have children themselves; chains are cut into pieces of
-    ``RUN`` nodes).
+    node after the chain of only children from here that have children themselves).
 
     The children of a node are ``child[child_start[n] : child_start[n + 1]]``; the items whose titles end at it
     ``item[item_start[n] : item_start[n + 1]]``, by number. ``leaf[i]`` is the node where item i's title ends and
@@ -127,13 +122,15 @@ def _linked(token: IntArray, depth: IntArray, leaf: IntArray, lengths: IntArray)
         np.maximum.at(longest, parent[level], longest[level])
     children = np.bincount(parent[1:], minlength=nodes)
     ending = np.bincount(leaf, minlength=nodes)
+    # An only child comes right after its parent, so that chains are slices: these are their last nodes.
+    last = np.flatnonzero((children != 1) | (np.append(children[1:], 0) == 0))
     return Trie(
         token=token,
         depth=depth,
         end=end,
         parent=parent,
         longest=longest,
-        run=_runs(children),
+        run=1 + last[np.searchsorted(last, np.arange(nodes))],
         child=1 + np.argsort(parent[1:], kind="stable"),
         child_start=np.concatenate([[0], np.cumsum(children)]),
         item=np.argsort(leaf, kind="stable"),
@@ -141,13 +138,3 @@ def _linked(token: IntArray, depth: IntArray, leaf: IntArray, lengths: IntArray)
         leaf=leaf,
         lengths=lengths,
     )
-
-
-def _runs(children: IntArray) -> IntArray:
-    """``run`` of nodes in depth-first order with as many ``children``."""
-    node = np.arange(len(children))
-    last = np.flatnonzero((children != 1) | (np.append(children[1:], 0) == 0))
-    chain = np.searchsorted(last, node)  # an only child comes right after its parent: chains are slices
-    start = np.append(0, last + 1)[chain]
-    piece = start + ((node - start) // RUN + 1) * RUN
-    return np.minimum(piece, last[chain] + 1)

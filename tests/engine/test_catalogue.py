@@ -77,8 +77,9 @@ def test_best_first_is_the_full_ranking(kind: str, score: str, monkeypatch: pyte
     titles, prompts = world(10 + SUPPORTED.index(kind), titles=150)
     trie, model = build(titles), language_model(network(kind, torch.float64))
     scores = catalogue_scores(model, trie, prompts, score=score, **BATCH)
-    for k, step in ((1, 4), (10, 24), (len(titles), 24)):
+    for k, step, patience in ((1, 4, 0), (10, 24, 10**6), (len(titles), 24, 5)):
         monkeypatch.setattr(search, "STEP", step)
+        monkeypatch.setattr(search, "PATIENCE", (patience, 0))
         found = rank_best_first(model, trie, prompts, k=k, score=score, **BATCH)
         np.testing.assert_array_equal(found.items, best(scores, k))
         wanted = np.take_along_axis(scores, found.items, axis=1)

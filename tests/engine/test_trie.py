@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rosepo_bench.engine.trie import RUN, Trie, build
+from rosepo_bench.engine.trie import Trie, build
 from rosepo_bench.errors import UserError
 from rosepo_bench.seeds import generator
 
@@ -44,25 +44,16 @@ def test_every_array_is_what_dictionaries_say(seed: int) -> None:
         children = [n for n in below if len(found[n]) == len(path) + 1]
         assert trie.children(np.array([node]))[0].tolist() == children
         assert trie.has_children[node] == bool(children)
+        assert trie.goes_on[node] == any(trie.has_children[child] for child in children)
         ending = [item for item, key in enumerate(keys) if key == path]
         assert trie.ended(node).tolist() == ending
         assert trie.has_items[node] == bool(ending)
+        run = node + 1
+        while len(trie.children(np.array([run - 1]))[0]) == 1 and trie.has_children[run]:
+            run += 1
+        assert trie.run[node] == run
         assert trie.longest[node] == max(len(key) for key in keys if key[: len(path)] == path)
     assert trie.inner.tolist() == [n for n in range(1, len(found)) if trie.has_children[n]]
-    check_runs(trie)
-
-
-def check_runs(trie: Trie) -> None:
-    """A run is a chain of only children that have children, cut after every RUN of them."""
-    node = 0
-    while node < len(trie):
-        chain = [node]
-        while len(trie.children(np.array(chain[-1:]))[0]) == 1 and trie.has_children[chain[-1] + 1]:
-            chain.append(chain[-1] + 1)
-        for start in range(0, len(chain), RUN):
-            piece = chain[start : start + RUN]
-            assert (trie.run[piece] == piece[-1] + 1).all()
-        node = chain[-1] + 1
 
 
 def test_children_of_many_nodes_come_in_their_order() -> None:

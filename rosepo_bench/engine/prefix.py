@@ -77,19 +77,9 @@ class CachedPrompts:
 def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntArray) -> FloatArray:
     """Log-probs over the whole vocabulary of ``token`` ``[E]`` at the states ``hidden[row]``, float64 ``[E]``; each row
     of ``hidden`` ``[R, d]`` meets the vocabulary once. UserError where one is not finite."""
-    head = model.network.get_output_embeddings()
-    assert type(head) is torch.nn.Linear, "adapters stay away from the head"
-    places = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
-    found = ops.sequence_logprob(
-        hidden,
-        head.weight,
-        bias=head.bias,
-        row_of_target=places[0],
-        targets=places[1],
-        sequence_of_target=places[2],
-        num_sequences=len(token),
-        validate=True,
-    )
+    row_of, target, own = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
+    found = model.head(hidden, target, row_of, own, len(token))
+    ops.raise_errors(model.device)
     return found.double().cpu().numpy()
 
 

@@ -42,7 +42,7 @@ class Ranking:
 
 def example_prompts(prompter: Prompter, sequences: Sequence[IntArray], examples: Examples) -> list[IntArray]:
     """The prompt of each example, the same under which its candidates are scored."""
-    starts = history_starts(examples.user, examples.step, prompter.history)
+    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
     return [
         prompter.prompt(sequences[user][start:step], listed)
         for user, start, step, listed in zip(examples.user, starts, examples.step, examples.candidates, strict=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_forest import CONTEXT, VOCABULARY, language_model, network
+from small_models import CONTEXT, VOCABULARY, language_model, network
 from torch import nn
 
-from rosepo_bench.engine import catalogue, ops, prefix, search
+from rosepo_bench.engine import catalogue, search
 from rosepo_bench.engine.agreement import compare
 from rosepo_bench.engine.beam import rank_beam_approximate
 from rosepo_bench.engine.catalogue import catalogue_scores, rank_all
@@ -140,31 +139,28 @@ def test_items_left_out_never_rank_and_equal_titles_stand_in_order() -> None:
 class Counted:
     """Counts the tokens that a model reads and the rows that meet its vocabulary."""
 
-    def __init__(self, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tokens, self.rows = [0], [0]
+    def __init__(self, model: LanguageModel) -> None:
+        self.tokens = self.rows = 0
         model.network.base_model.register_forward_pre_hook(self._read, with_kwargs=True)
-        stock = ops.sequence_logprob
-
-        def projected(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            self.rows[0] += len(hidden)
-            return stock(hidden, *args, **kwargs)
-
-        monkeypatch.setattr(prefix, "ops", SimpleNamespace(sequence_logprob=projected))
+        model.head.register_forward_pre_hook(self._projected)
 
     def _read(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.tokens[0] += kwargs["input_ids"].numel()
+        self.tokens += kwargs["input_ids"].numel()
+
+    def _projected(self, module: nn.Module, args: Any) -> None:
+        self.rows += len(args[0])
 
 
-def test_each_row_meets_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_row_meets_the_vocabulary_once() -> None:
     titles, prompts = world(6, prompts=1)
     trie, model = build(titles), language_model(network("llama", torch.float64))
-    counted = Counted(model, monkeypatch)
+    counted = Counted(model)
     rank_all(model, trie, prompts, k=3, score="sum", **BATCH)
-    assert counted.rows[0] == 1 + len(trie.inner)  # the prompt's last token, and every node that has children
-    counted.rows[0] = counted.tokens[0] = 0
+    assert counted.rows == 1 + len(trie.inner)  # the prompt's last token, and every node that has children
+    counted.rows = counted.tokens = 0
     found = rank_best_first(model, trie, prompts, k=3, score="sum", **BATCH)
-    assert counted.rows[0] == 1 + found.visited[0]
-    assert counted.tokens[0] == len(prompts[0]) + found.visited[0]
+    assert counted.rows == 1 + found.visited[0]
+    assert counted.tokens == len(prompts[0]) + found.visited[0]
     assert 0 < found.visited[0] < len(trie.inner) == found.readable
 
 

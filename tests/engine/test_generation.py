@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_forest import CONTEXT, VOCABULARY, network
+from small_models import CONTEXT, VOCABULARY, network
 from torch import nn
 
 from rosepo_bench.engine.generation import generate
@@ -81,7 +81,7 @@ def test_an_end_token_at_the_limit_finishes() -> None:
 def test_text_is_decoded_as_titles_are_encoded() -> None:
     titles = ["Iron Harbor (1990)", "Émile ☂ (2010)"]
     encoder = train_tiny([*titles, *TEMPLATES["movies"].words()], 400)
-    prompter = Prompter(TEMPLATES["movies"], encoder, titles, history=3, candidates=False)
+    prompter = Prompter(TEMPLATES["movies"], encoder, titles, history=3, candidates=False, anchor=3)
     wanted = prompter.response(1).tolist()
 
     class Parrot(nn.Module):

@@ -36,7 +36,7 @@ def test_the_catalogue_scores_candidates_as_candidates(listed: bool, score: str)
     draw = generator(0, "ranking")
     titles = [f"{' '.join(draw.choice(WORDS, size=3))} ({1950 + n})" for n in range(30)]
     encoder = train_tiny([*titles, *TEMPLATE.words()], 400)
-    prompter = Prompter(TEMPLATE, encoder, titles, history=4, candidates=listed)
+    prompter = Prompter(TEMPLATE, encoder, titles, history=4, candidates=listed, anchor=2)
     model = create(ModelConfig(hidden=32, layers=2, heads=2, training="lora"), encoder, seed=0)
     with torch.no_grad():  # fresh adapters add nothing
         for parameter in model.network.parameters():

@@ -20,11 +20,10 @@ class Yardstick:
     """Exact numbers of a job, and how far from them separate rows of its own dtype are, tensor by tensor."""
 
     def __init__(self, job: Job, mode: str) -> None:
-        alone = replace(job, kept=False)
-        found = separate(1)(replace(alone, network=twin(job.network)), mode)()
-        self.exact = _tensors(found)
+        rows, alone = separate(1), replace(job, kept=False)
+        self.exact = _tensors(rows(replace(alone, network=twin(job.network)), mode)())
         self.dtype = next(job.network.parameters()).dtype
-        same = _tensors(separate(0)(alone, mode)())
+        same = _tensors(rows(alone, mode)())
         self.errors = {name: _error(same[name], wanted) for name, wanted in self.exact.items()}
 
     def require(self, found: Found, who: str) -> None:

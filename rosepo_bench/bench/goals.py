@@ -45,10 +45,10 @@ def goals(rows: Iterable[Row]) -> list[Goal]:
 
 
 def _of(row: Row, rows: Sequence[Row]) -> Iterator[Goal]:
-    memory = row.goal in PEAKS
-    if row.metric not in ("peak_memory" if memory else "ratio", "time") or (memory and row.metric == "time"):
-        return
     setting = f"{row.case}, {row.threads} threads, malloc {row.allocator}"
+    memory = row.goal in PEAKS
+    if (row.metric == "peak_memory") != memory:
+        return
     if row.p50 is None:
         yield Goal(row.goal, setting, None, None, None, None, None, False, f"{row.provider}: {row.note}")
     elif memory:

@@ -14,7 +14,6 @@ from torch.nn.functional import logsigmoid
 from rosepo_bench.bench.head import BETA
 from rosepo_bench.bench.lists import Lists, ListSize
 from rosepo_bench.bench.network import trained
-from rosepo_bench.bench.timer import Call
 
 MODES = ("train", "score")
 """``train``: forward and backward of one optimizer step, the optimizer's own work left out; ``score``: log-probs."""

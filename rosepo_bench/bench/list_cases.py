@@ -27,7 +27,7 @@ class ListCase:
     providers: tuple[str, ...]
     goals: tuple[tuple[str, str], ...] = ()
     measures: tuple[str, ...] = ("time",)
-    pace: Pace = field(default_factory=lambda: Pace(least=5, most=20, seconds=20))
+    pace: Pace = field(default_factory=lambda: Pace(least=3, most=20, seconds=15, warmup=0))
     allocator: str = "default"
     routine: bool = False
     quick: tuple[str, ...] = ()
@@ -133,10 +133,9 @@ def _steps() -> list[ListCase]:
     for rejected in (3, 7, 15):
         size = replace(STEP, responses=1 + rejected)
         mine = (OURS, peers.SEPARATE, peers.REPEATED)
-        pace = Pace(least=3, most=20, seconds=20, warmup=0)
         quick = (OURS, peers.SEPARATE) if rejected == 7 else ()
         goal = () if rejected == 3 else ((peers.SEPARATE, "G3"),)
-        found.append(ListCase("step", size, "train", mine, goal, pace=pace, quick=quick))
+        found.append(ListCase("step", size, "train", mine, goal, quick=quick))
     return found
 
 

@@ -151,8 +151,7 @@ def _wide(logits: Tensor) -> Tensor:
 
 def _cached(job: Job, mode: str) -> Call:
     """Prompt by prompt: once through the model, its cache copied for each response."""
-    if mode != "score":
-        raise ValueError(f"mode = {mode}: a cache gives no gradient")
+    assert mode == "score", "a cache gives no gradient"
     width, network, head = job.size.responses, job.network, job.network.get_output_embeddings()
 
     def passes() -> Passes:

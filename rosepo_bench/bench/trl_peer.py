@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -20,8 +22,7 @@ def prepare(checkpointing: bool) -> Callable[[Job, str], Call]:
     """A call is one ``training_step``, collation before it included; K = 1 and the mode ``train`` alone."""
 
     def of(job: Job, mode: str) -> Call:
-        if mode != "train" or job.size.responses != 2:
-            raise ValueError(f"mode = {mode}, responses = {job.size.responses}: DPOTrainer trains on pairs")
+        assert (mode, job.size.responses) == ("train", 2), "DPOTrainer trains on pairs"
         trainer = _trainer(job)
         examples = _examples(job.lists)
 
@@ -52,12 +53,13 @@ def _examples(lists: Lists) -> list[dict[str, Any]]:
 
 def _trainer(job: Job) -> Any:
     """A trainer over ``job.network``. The data set that it must be given is one made-up pair, never trained on."""
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    disable_progress_bars()
     data = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}])
-    with tempfile.TemporaryDirectory() as folder:
+    # Bars of the data set's preparation, and names that TRL and transformers have yet to agree on.
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         settings = DPOConfig(
             folder,
             beta=BETA,
@@ -85,12 +87,16 @@ def _tokenizer() -> Any:
 
 @contextmanager
 def _checkpointing(network: Any, on: bool) -> Iterator[None]:
-    if on:  # as Trainer.train does
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    try:
+    if not on:
         yield
-    finally:
-        if on:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # As Trainer.train does.
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        try:
+            yield
+        finally:
             network.gradient_checkpointing_disable()
 
 

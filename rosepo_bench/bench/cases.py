@@ -175,6 +175,6 @@ def _cuda() -> list[Case]:
                 measures = ("time",) if frozen else ("time", "memory")
                 found.append(Case(size, mode, ALL, measures, goal=goal, quick=shown))
                 if frozen:
-                    shown = (OURS,) if shown else ()
-                    found.append(Case(size, mode, ALL, ("memory",), goal="G2", quick=shown))
+                    alone = (OURS,) if shown else ()
+                    found.append(Case(size, mode, ALL, ("memory",), goal="G2", quick=alone))
     return found

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test bench gpu compare lint build clean check force
+.PHONY: demo test bench gpu compare errors equality sanitize lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -40,6 +40,18 @@ gpu: build
 	if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 \
 	$(BIN) -m pytest -q tests/ops/test_logprob_cuda.py -k "equal_to_plain_torch and 33-7"; fi
 	$(BIN) -m pytest --benchmark --benchmark-device cuda --benchmark-out results/gpu
+
+# Worst errors of the operators against references in higher precision: results/errors.md.
+errors: build
+	{ $(BIN) tests/ops/logprob_errors.py && printf '\n' && $(BIN) tests/ops/loss_errors.py; } > results/errors.md
+
+# Many random forests against separate rows, on every architecture: results/equality.md. Takes minutes.
+equality: build
+	$(BIN) tests/engine/equality.py $(ARGS)
+
+# The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: build
+	$(BIN) tests/sanitize.py $(ARGS)
 
 lint: build
 	$(BIN) -m ruff check .

@@ -5,6 +5,9 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#if defined(__SANITIZE_ADDRESS__)
+#    include <sanitizer/asan_interface.h>
+#endif
 
 namespace rosepo {
 namespace {
@@ -38,6 +41,10 @@ Scratch::Scratch(int64_t bytes) : bytes_((bytes / kPage + 1) * kPage) {
         }
     }
     if (data_ == nullptr) data_ = allocate(bytes_);
+#if defined(__SANITIZE_ADDRESS__)  // what was not asked for is out of bounds
+    ASAN_UNPOISON_MEMORY_REGION(data_, bytes_);
+    ASAN_POISON_MEMORY_REGION(static_cast<char*>(data_) + bytes, bytes_ - bytes);
+#endif
 }
 
 Scratch::~Scratch() {

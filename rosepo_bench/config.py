@@ -53,6 +53,15 @@ class ModelConfig(Section):
     lora_alpha: int = Field(32, ge=1, description="lora only: scale, divided by the rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    attention: Literal["auto", "dense", "flex"] = Field(
+        "auto",
+        description="dense: SDPA under a mask; flex: FlexAttention over its blocks, CUDA only; auto: flex on CUDA for "
+        "rows of 1,024 tokens or more where it can (no attention dropout, heads of 16 or wider)",
+    )
+    checkpointing: bool = Field(
+        False,
+        description="compute activations again in the backward pass instead of keeping them: less memory, more time",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where torch sees one")
     impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
         "auto", description="of head and loss: the device's compiled operators, or plain torch"
@@ -68,6 +77,8 @@ class ModelConfig(Section):
     def _shape(self) -> ModelConfig:
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden = {self.hidden} must be an even multiple of heads = {self.heads}")
+        if self.name == "tiny" and self.attention == "flex" and self.hidden < 16 * self.heads:
+            raise ValueError(f"attention = 'flex' wants hidden = {self.hidden} to be 16 or more for each of the heads")
         return self
 
 
@@ -76,6 +87,20 @@ class PromptConfig(Section):
 
     history: int = Field(19, ge=1, description="longest history in a prompt, in items")
     candidates: bool = Field(False, description="list the candidates in the prompt")
+    anchor: int = Field(
+        0,
+        ge=0,
+        description="a user's histories begin anew every this many steps, back from his latest: prompts between extend "
+        "each other in one tree; 1: at every step, a sliding window; 0: half the history",
+    )
+
+    @model_validator(mode="after")
+    def _anchored(self) -> PromptConfig:
+        if self.anchor > self.history:
+            raise ValueError(
+                f"anchor = {self.anchor} is over history = {self.history}: some prompts would have no history; lower it"
+            )
+        return self
 
 
 class SFTConfig(Section):
@@ -103,6 +128,9 @@ class PreferenceConfig(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     batch: int = Field(64, ge=1, description="pairs of one optimizer step")
+    trees: Literal["user", "prompt"] = Field(
+        "user", description="a user's pairs stand in one tree and one optimizer step, or each pair for itself"
+    )
     beta: float = Field(1.0, gt=0, description="β of the loss: how strongly the reference holds")
     epsilon: float = Field(0.1, ge=0, le=0.5, description="the one ε of methods with a constant ε (cdpo)")
     epsilon_max: float = Field(0.5, gt=0, le=0.5, description="cap of the oracle's ε; at most 0.45 for the robust form")

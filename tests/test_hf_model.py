@@ -10,6 +10,8 @@ from running import MICRO, results
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     PreTrainedTokenizerFast,
@@ -36,20 +38,24 @@ def save_model(kind: str, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     vocabulary = {"vocab_size": len(tokenizer)}
-    if kind == "qwen3":
+    if kind == "gemma2":
+        window = {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 20, "query_pre_attn_scalar": 16}
+        network = Gemma2ForCausalLM(Gemma2Config(**{**SHAPE, "num_hidden_layers": 2}, **vocabulary, **window))
+    elif kind == "qwen3":
         network = Qwen3ForCausalLM(Qwen3Config(**SHAPE, **vocabulary, num_key_value_heads=1, head_dim=16))
     else:
         network = GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, **vocabulary))
     network.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox"])
+@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox", "gemma2"])
 def test_lora_on_a_transformers_model(kind: str, tmp_path: Path) -> None:
     save_model(kind, tmp_path / kind)
     out = tmp_path / "out"
     settings = [
         f"model.name=hf:{tmp_path / kind}",
         "model.training=lora",
+        f"model.checkpointing={'true' if kind == 'gemma2' else 'false'}",
         "model.lora_dropout=0.1",
         "sft.lr=1e-2",
     ]

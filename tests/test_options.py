@@ -40,6 +40,7 @@ def scores(found: Found, method: str) -> np.ndarray:
         "preference.popularity_exponent=0.0",
         "preference.beta=0.1",
         "preference.epochs=2",
+        "preference.trees=prompt",
         "oracle.correct_for_sampler=false",
         "oracle.folds=3",
         'method.rosepo.form="robust"',
@@ -50,6 +51,12 @@ def test_preference_options_reach_the_method_and_not_sft(plain: Found, setting: 
     found = run(tmp_path, setting, *extra)
     assert np.array_equal(scores(found, "sft"), scores(plain, "sft"))
     assert not np.array_equal(scores(found, "rosepo"), scores(plain, "rosepo"))
+
+
+def test_sliding_windows_reach_the_method_and_not_sft(tmp_path: Path) -> None:
+    anchored, sliding = (run(tmp_path / n, "prompt.history=3", f"prompt.anchor={n}") for n in ("3", "1"))
+    assert np.array_equal(scores(anchored, "sft"), scores(sliding, "sft"))
+    assert not np.array_equal(scores(anchored, "rosepo"), scores(sliding, "rosepo"))
 
 
 def test_the_reference_loss_trains_to_the_same_model(plain: Found, tmp_path: Path) -> None:

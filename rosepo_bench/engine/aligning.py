@@ -54,9 +54,10 @@ def train_preference(
     many users; how they are packed into forward passes changes no number beyond rounding."""
     began = time.monotonic()
     limits, cost = limits_of(model, batch_tokens), cost_of(model)
-    users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True)
+    alone = config.trees == "prompt"
+    users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     meter.preparation = time.monotonic() - began
-    # By user, however many trees he has: what one optimizer step is does not depend on the packing.
+    # By user (or pair), however many trees he has: what one optimizer step is does not depend on the packing.
     plan = plan_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=seed)
 
     def backward(step: int) -> float:

@@ -30,12 +30,15 @@ def by_user(user: IntArray) -> list[IntArray]:
     return np.split(order, cuts) if len(order) else []
 
 
-def history_starts(user: IntArray, step: IntArray, history: int) -> IntArray:
-    """Where each example's prompt begins in the user's sequence. A user's examples begin together, ``history`` items
-    before the latest of them, so that one prompt extends the other and their tree has one trunk."""
+def history_starts(user: IntArray, step: IntArray, *, history: int, anchor: int) -> IntArray:
+    """Where each example's prompt begins in the user's sequence. Beginnings move every ``anchor`` steps, counted back
+    from the user's latest example, which has ``history`` items; the others have ``history - anchor + 1`` or more, as
+    far as there are so many. Examples that begin together extend each other: their tree has one trunk. With an anchor
+    of 1 the window slides."""
     latest = np.zeros(int(user.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(latest, user, step)
-    return np.minimum(np.maximum(0, latest[user] - history), np.maximum(0, step - 1))
+    moved = (latest[user] - step) // anchor * anchor
+    return np.maximum(0, latest[user] - moved - history)
 
 
 def grouped(
@@ -46,15 +49,18 @@ def grouped(
     *,
     limits: Limits,
     compared: bool = False,
+    alone: bool = False,
 ) -> list[list[Group]]:
     """The trees of each user of ``examples``, users as in ``by_user``: under every prompt the titles ``responses``
     ``[n, R]`` (item indices). One tree a user, or several where ``limits`` asks for it.
 
-    ``compared``: an example's responses are told apart by the loss: they stay in one tree, and UserError where two are
-    the same tokens. UserError also for what no tree can hold, with user, step and item.
+    ``alone``: every example is a user of its own, its tree that of one prompt. ``compared``: an example's responses are
+    told apart by the loss: they stay in one tree, and UserError where two are the same tokens. UserError also for what
+    no tree can hold, with user, step and item.
     """
-    users, width = by_user(examples.user), responses.shape[1]
-    starts = history_starts(examples.user, examples.step, prompter.history)
+    width = responses.shape[1]
+    users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
+    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
     pairs = []
     for rows in users:
         spans = list(zip(starts[rows].tolist(), examples.step[rows].tolist(), strict=True))

@@ -28,10 +28,11 @@ class SequenceLogProb(nn.Module):
     ) -> None:
         super().__init__()
         if type(lm_head) is not nn.Linear:
+            kind = type(lm_head)
             raise UserError(
-                f"lm_head is a {type(lm_head).__name__}: want a plain torch.nn.Linear. Merge LoRA layers into it, or "
-                "leave it out of their targets; shard SequenceLogProb rather than the layer inside; a quantised head "
-                "has no weight to multiply with"
+                f"lm_head is a {kind.__name__} ({kind.__module__}): want a plain torch.nn.Linear. Merge LoRA layers "
+                "into it, or leave it out of their targets; shard SequenceLogProb rather than the layer inside; a "
+                "quantised head has no weight to multiply with"
             )
         self.lm_head = lm_head
         self.settings = {

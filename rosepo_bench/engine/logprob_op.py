@@ -141,6 +141,19 @@ def _fake(
     hidden_gradient: bool,
     weight_gradient: bool,
 ) -> tuple[Tensor, ...]:
+    logprob.check_arguments(
+        hidden,
+        weight,
+        bias=bias,
+        targets=targets,
+        row_of_target=row_of_target,
+        sequence_of_target=sequence_of_target,
+        num_sequences=num_sequences,
+        logit_scale=logit_scale,
+        soft_cap=soft_cap,
+        chunk_rows=chunk_rows,
+        memory_budget=memory_budget,
+    )
     rows, triples, width = hidden.shape[0], targets.shape[0], logprob.wide(hidden)
     stride = _padded(weight.shape[0], hidden.dtype)
     keep = weight_gradient and rows * stride <= memory_budget // hidden.dtype.itemsize
@@ -186,6 +199,10 @@ def _backward(ctx: Any, grad_logps: Tensor, *_: Tensor) -> tuple[Tensor | None, 
 
 
 def _fake_backward(grad: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    # One meta tensor among others brings the dispatcher here, which then would return memory without contents.
+    for x in (grad, weight, bias, *rest):
+        if isinstance(x, Tensor) and x.device != hidden.device:
+            raise UserError(f"a tensor is on {x.device}, hidden is on {hidden.device}: want one device")
     hidden_gradient, weight_gradient, bias_gradient = rest[-3:]
     return (
         hidden.new_empty(hidden.shape[0] if hidden_gradient else 0, hidden.shape[1]),

@@ -13,46 +13,51 @@ from torch import Tensor
 
 from rosepo_bench import store
 from rosepo_bench.config import ModelConfig
-from rosepo_bench.engine import library, ops
+from rosepo_bench.engine import attention, library, ops
+from rosepo_bench.engine.architectures import head_settings, refuse_unsuitable
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.head import SequenceLogProb
 from rosepo_bench.engine.packing import Cost
 from rosepo_bench.engine.tokens import Encoder
-from rosepo_bench.errors import UserError
-
-# Decoders with absolute or rotary positions, full causal attention and a plain linear head: for these the tests show
-# that a forest gives the log-probs and gradients of separate rows.
-SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+from rosepo_bench.errors import UserError, nearest
 
 
 @dataclass
 class LanguageModel:
     """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted;
-    ``impl`` the implementation of the operators (engine/ops.py); ``cost`` that of its passes where it was given, 0 what
-    is to be counted."""
+    it attends as ``attention`` says (`auto`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the
+    implementation of the operators (engine/ops.py), ``cost`` that of its passes where it was given, 0 what is to be
+    counted. Raises UserError for a model that the forest would be wrong for."""
 
     network: Any
     encoder: Encoder
     context: int
     device: torch.device
     impl: str = "auto"
+    attention: str = "auto"
     cost: Cost | None = None
+
+    def __post_init__(self) -> None:
+        if self.attention not in attention.CHOICES:
+            raise UserError(f"attention is {self.attention!r}: {nearest(self.attention, attention.CHOICES)}")
+        refuse_unsuitable(self.network.config)
+        attention.install(self.network)
 
     def logps(self, batch: Batch) -> Tensor:
         """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
 
         Only rows that predict something reach the vocabulary, each once however many targets hang on it.
         """
-        hidden = self.network.base_model(
-            input_ids=batch.tokens, attention_mask=batch.mask(), position_ids=batch.depth, use_cache=False
-        ).last_hidden_state
+        inputs = attention.inputs(batch, self.network.config, self.attention)
+        hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         rows = hidden.flatten(0, 1).index_select(0, batch.rows)
         return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
 
     @cached_property
     def head(self) -> SequenceLogProb:
         """From hidden rows to log-probs of sequences."""
-        return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl)
+        settings = head_settings(self.network.config)
+        return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl, **settings)  # type: ignore[arg-type]
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters that training changes, by name."""
@@ -113,44 +118,30 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     device = device_of(config)
     torch.manual_seed(seed)
     network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
-    refuse_unsuitable(network.config)
+    attention.refuse_impossible(config.attention, device, attention.obstacle_in(network.config))
     if config.training == "lora":
         network = _adapted(network, config)
+    if config.checkpointing:
+        _checkpoint_activations(network)
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    cost = Cost(config.square_cost, config.pass_cost)
     context = int(network.config.max_position_embeddings)
-    return LanguageModel(network, encoder, context, device, config.impl, cost)
+    cost = Cost(config.square_cost, config.pass_cost)
+    return LanguageModel(network, encoder, context, device, config.impl, config.attention, cost)
 
 
 def context_of(config: ModelConfig) -> int:
     """Longest sequence in tokens, known before any weight is read. Raises UserError for an unsuitable model."""
     name = pretrained_name(config.name)
-    if not name:
+    shape = pretrained_config(name) if name else None
+    attention.refuse_impossible(config.attention, device_of(config), attention.obstacle_in(shape) if shape else "")
+    if shape is None:
         return config.context
-    shape = pretrained_config(name)
     refuse_unsuitable(shape)
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
         raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read, convert them")
     return int(shape.max_position_embeddings)
-
-
-def refuse_unsuitable(config: Any) -> None:
-    """Raises UserError, naming the reason, for a model that the forest's mask would be wrong for."""
-    kind = config.model_type
-    if kind not in SUPPORTED:
-        raise UserError(
-            f"model type {kind!r} is not supported: the token forest is shown to be exact for {', '.join(SUPPORTED)} "
-            "only (state-space models, sliding windows and soft-capped logits would be wrong)"
-        )
-    windowed = any(layer != "full_attention" for layer in getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if windowed or (window is not None and getattr(config, "use_sliding_window", True)):
-        raise UserError(
-            f"model type {kind!r} attends through a sliding window of {window} tokens, which the token forest cannot "
-            "represent; use a model with full attention"
-        )
 
 
 def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
@@ -166,7 +157,6 @@ def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
         tie_word_embeddings=True,
         bos_token_id=encoder.begin[0],
         eos_token_id=encoder.end,
-        attn_implementation="sdpa",  # type: ignore[call-arg]  # taken by the base class
     )
     return LlamaForCausalLM(shape).to(getattr(torch, config.dtype))
 
@@ -180,12 +170,17 @@ def _pretrained(config: ModelConfig) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             name,
             dtype=getattr(torch, config.dtype),
-            attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
         )
     except OSError as error:
         raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
+
+
+def _checkpoint_activations(network: Any) -> None:
+    # The second name is the older one; both recompute without reentrant autograd, so that LoRA's gradients are right.
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    enable()
 
 
 def _adapted(network: Any, config: ModelConfig) -> Any:

@@ -54,9 +54,16 @@ class Prompter:
     """Prompts and responses of one catalogue as token ids (int32)."""
 
     def __init__(
-        self, template: Template, encoder: Encoder, titles: Sequence[str], *, history: int, candidates: bool
+        self,
+        template: Template,
+        encoder: Encoder,
+        titles: Sequence[str],
+        *,
+        history: int,
+        candidates: bool,
+        anchor: int = 1,
     ) -> None:
-        self.history, self.with_candidates = history, candidates
+        self.history, self.anchor, self.with_candidates = history, anchor, candidates
         self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
         self.header = _line(encoder, template.header, begin=True)
         self.listing = _line(encoder, template.candidates)

@@ -70,6 +70,7 @@ class Language:
             self.pipeline.data.titles,
             history=prompt.history,
             candidates=prompt.candidates,
+            anchor=prompt.anchor or (prompt.history + 1) // 2,
         )
 
     @cached_property

@@ -26,7 +26,7 @@ ENCODER = train_tiny([*TITLES, *TEMPLATE.words()], 400)
 
 
 def prompter(candidates: bool = False, history: int = 3) -> Prompter:
-    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates)
+    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates, anchor=history)
 
 
 def test_every_text_survives_the_tokenizer() -> None:
@@ -88,11 +88,28 @@ def examples(user: list[int], step: list[int]) -> Examples:
 
 def test_a_users_prompts_begin_together_and_are_never_empty() -> None:
     given = examples([0, 0, 0, 4], [5, 6, 7, 2])
-    starts = history_starts(given.user, given.step, 3)
+    starts = history_starts(given.user, given.step, history=3, anchor=3)
     assert starts.tolist() == [4, 4, 4, 0]
-    wide = examples([0, 0], [1, 50])
-    assert history_starts(wide.user, wide.step, 3).tolist() == [0, 47]
     assert [rows.tolist() for rows in by_user(given.user)] == [[0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("anchor", [1, 4, 10])
+def test_histories_begin_anew_every_anchor_steps(anchor: int) -> None:
+    step = np.array([1, 3, 40, 41, 44, 45, 46, 47, 48, 49, 50])
+    starts = history_starts(np.zeros_like(step), step, history=10, anchor=anchor)
+    length = step - starts
+    assert length[-1] == 10
+    assert length[:2].tolist() == [1, 3]
+    assert ((length[2:] > 10 - anchor) & (length[2:] <= 10)).all()
+    assert len(set(starts[2:].tolist())) == {1: 9, 4: 3, 10: 2}[anchor]
+
+
+def test_one_tree_a_prompt() -> None:
+    sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
+    given = examples([0, 0, 0], [5, 6, 7])
+    responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
+    users = grouped(prompter(), sequences, given, responses, limits=Limits(256), alone=True)
+    assert [[group.places.tolist() for group in user] for user in users] == [[[0, 1]], [[2, 3]], [[4, 5]]]
 
 
 def test_a_user_is_one_tree_whatever_the_number_of_steps() -> None:

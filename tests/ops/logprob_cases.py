@@ -118,17 +118,16 @@ def call(case: Case, wanted: str = "hidden weight bias", **options: Any) -> dict
 
 def magnitudes(case: Case) -> dict[str, float]:
     """How large the terms are whose sums log-probs and gradients are: what their rounding is measured by, as the sums
-    themselves may cancel (log-probs of a vocabulary of one, a row's gradients of both signs)."""
+    themselves may cancel (log-probs of a vocabulary of one, a row's gradients of both signs). A cap's slope, 1 - tanh²,
+    rounds as 1 does."""
     case = case.to(torch.float64)
     x = torch.nn.functional.linear(case.hidden, case.weight, case.bias) * case.logit_scale
-    slope = torch.full_like(x, case.logit_scale)
     if case.soft_cap:
         x = case.soft_cap * torch.tanh(x / case.soft_cap)
-        slope *= 1 - (x / case.soft_cap) ** 2
     c = case.grad.abs()[case.sequence_of_target]
     of_row = torch.zeros(len(x), dtype=c.dtype).index_add(0, case.row_of_target, c)
     terms = x.softmax(-1) * of_row[:, None]
-    terms = slope * terms.index_put((case.row_of_target, case.targets), c, accumulate=True)
+    terms = case.logit_scale * terms.index_put((case.row_of_target, case.targets), c, accumulate=True)
     longest = int(torch.bincount(case.sequence_of_target, minlength=1).max())
     return {
         "logps": longest * (largest(x) + 1),

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from typing import Any
 
+import loss_errors
 import numpy as np
-import parity
 import pytest
 import torch
-from parity import DTYPES, SIZES, draw, evaluate, exact, implementations, worst
+from loss_errors import DTYPES, SIZES, draw, evaluate, exact, implementations, worst
 from torch import Tensor
 
 from rosepo_bench.engine import library
@@ -28,7 +28,7 @@ BOUNDS = {
 
 
 def test_every_loss_has_an_equation_of_its_own_here() -> None:
-    assert set(parity.EXACT) == set(LOSSES)
+    assert set(loss_errors.EXACT) == set(LOSSES)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -177,7 +177,7 @@ from rosepo_bench.engine import library
 state = library.info()
 print(state["isa"], "|", state["state"])
 sys.path.insert(0, sys.argv[1])
-from parity import LOSSES, draw, worst
+from loss_errors import LOSSES, draw, worst
 for loss, row in LOSSES.items():
     for dtype, bound in ((torch.float32, 0.51), (torch.float64, 200)):
         errors = worst(draw(loss, 301, 3 if row.many else 1, dtype), "cpp")

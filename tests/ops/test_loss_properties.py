@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import draw, evaluate, implementations
+from loss_errors import draw, evaluate, implementations
 from torch import Tensor
 
 from rosepo_bench.preference.losses import LOSSES

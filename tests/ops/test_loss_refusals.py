@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity import draw
+from loss_errors import draw
 from test_loss_torch import schema
 from torch import Tensor
 

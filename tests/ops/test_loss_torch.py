@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parity import TENSORS, cuda_is_here, draw, evaluate
+from loss_errors import TENSORS, cuda_is_here, draw, evaluate
 from torch import Tensor
 
 from rosepo_bench.engine import ops

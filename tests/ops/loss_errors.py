@@ -1,6 +1,6 @@
 """Every preference loss against formulas of their own in extended precision: inputs, exact values, errors.
 
-python tests/ops/parity.py          the worst errors by implementation, dtype and loss, as a table
+python tests/ops/loss_errors.py prints the worst errors by implementation, dtype and loss, as a table
 """
 
 from __future__ import annotations
@@ -241,6 +241,11 @@ def table() -> Iterator[tuple[str, str, str, int, float, float]]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     headers = ("implementation", "dtype", "loss", "K", "loss, ulp", "gradient, ulp")
+    print("# Worst errors of preference_loss\n")
+    print(
+        "Against the same losses written apart in extended precision, gradients by differences, in ulp of the value's"
+    )
+    print("size, at least of 1. `python tests/ops/loss_errors.py` prints this.\n")
     print(tabulate(table(), headers=headers, floatfmt=".2f", tablefmt="github"))
 
 

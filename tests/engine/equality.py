@@ -1,0 +1,136 @@
+"""Are log-probs and gradients over a forest those of separate rows? The comparison, and a table over many forests:
+
+python tests/engine/equality.py --forests 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from small_models import CONTEXT, SHAPES, VOCABULARY, WINDOWED, language_model, network
+from torch import Tensor, nn
+
+from rosepo_bench.engine.forest import build, collate
+
+ULP = float(np.finfo(np.float32).eps)
+CASES: list[tuple[str, dict[str, Any]]] = [*((kind, {}) for kind in SHAPES), *WINDOWED.items()]
+
+Group = list[tuple[np.ndarray, np.ndarray]]
+
+
+def case_name(case: tuple[str, dict[str, Any]]) -> str:
+    return f"{case[0]}{' with a window' if case[1] else ''}"
+
+
+def random_group(draw: np.random.Generator) -> Group:
+    """Prompts that extend each other, responses that share beginnings, now and then one that repeats."""
+    trunk = draw.integers(1, VOCABULARY, size=int(draw.integers(3, 20)))
+    group: Group = []
+    for _ in range(int(draw.integers(1, 7))):
+        prompt = trunk[: int(draw.integers(1, len(trunk) + 1))]
+        start = draw.integers(1, 4, size=int(draw.integers(0, 3)))
+        response = np.concatenate([start, draw.integers(1, VOCABULARY, size=int(draw.integers(1, 5)))])
+        group.append((prompt, response))
+    if draw.random() < 0.3:
+        group.append(group[0])
+    return group
+
+
+def separate(model: nn.Module, groups: list[Group], attention: str) -> Tensor:
+    """Each sequence alone, through the model's own forward pass with its own causal mask."""
+    model.set_attn_implementation(attention)
+    values = []
+    for prompt, response in (pair for group in groups for pair in group):
+        ids = torch.from_numpy(np.concatenate([prompt, response]))[None]
+        logps = model(ids, use_cache=False).logits[0].log_softmax(-1)
+        rows = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
+        values.append(logps[rows, ids[0, len(prompt) :]].sum())
+    return torch.stack(values)
+
+
+def packed(model: nn.Module, groups: list[Group], rows: list[int] | None = None) -> Tensor:
+    """``rows``: how many trees stand in each row; one, if not given."""
+    trees = [build(group, context=CONTEXT, vocabulary=VOCABULARY) for group in groups]
+    return language_model(model).logps(collate(trees, rows=rows))
+
+
+def random_rows(draw: np.random.Generator, trees: int) -> list[int]:
+    """How many trees stand in each row."""
+    cuts = np.flatnonzero(draw.integers(0, 2, size=trees - 1)) + 1
+    return np.diff([0, *cuts, trees]).tolist()
+
+
+def values_and_gradients(model: nn.Module, values: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    (values * weights).sum().backward()
+    found = {name: p.grad.double().clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"logps": values.detach().double(), **found}
+
+
+def worst(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    assert found.keys() == exact.keys()
+    return {name: float((found[name] - exact[name]).abs().max()) for name in exact}
+
+
+@dataclass
+class Comparison:
+    """Largest errors over all forests. ``twin``: of the forest in fp64. ``forest``, ``alone``: of each tensor in fp32,
+    in units of its largest magnitude, over the forest and in separate rows."""
+
+    twin: float = 0.0
+    forest: dict[str, float] = field(default_factory=dict)
+    alone: dict[str, float] = field(default_factory=dict)
+
+    def ratio(self) -> tuple[float, str]:
+        """The worst tensor by the rule: its error over what is allowed, at most 1, and its name."""
+        return max((self.forest[name] / (2 * self.alone[name] + 4 * ULP), name) for name in self.forest)
+
+
+def compare(case: tuple[str, dict[str, Any]], forests: int, seed: int) -> Comparison:
+    """Errors against separate rows in fp64 with attention by the textbook. Errors in fp32 are set against those of
+    separate rows in fp32, the worst of all forests on either side: in one forest alone either is by chance worse."""
+    double = network(case[0], torch.float64, **case[1])
+    single = copy.deepcopy(double).float()
+    stock = "eager" if case[0] == "gemma2" else "sdpa"  # transformers has no SDPA with capped scores
+    draw, result = np.random.default_rng(seed), Comparison()
+    for _ in range(forests):
+        groups = [random_group(draw) for _ in range(int(draw.integers(1, 5)))]
+        rows = random_rows(draw, len(groups))
+        weights = torch.from_numpy(draw.normal(size=sum(map(len, groups))))
+        exact = values_and_gradients(double, separate(double, groups, "textbook"), weights)
+        twin = values_and_gradients(double, packed(double, groups, rows), weights)
+        result.twin = max(result.twin, *worst(twin, exact).values())
+        alone = worst(values_and_gradients(single, separate(single, groups, stock), weights.float()), exact)
+        forest = worst(values_and_gradients(single, packed(single, groups, rows), weights.float()), exact)
+        for name, tensor in exact.items():
+            largest = float(tensor.abs().max())
+            result.forest[name] = max(result.forest.get(name, 0.0), forest[name] / largest)
+            result.alone[name] = max(result.alone.get(name, 0.0), alone[name] / largest)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--forests", type=int, default=200, help="random forests for each architecture")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    failed = 0
+    print("| architecture | fp64: largest error | fp32 log-probs: forest / separate | worst tensor: error / allowed |")
+    print("|:--|--:|--:|:--|")
+    for case in CASES:
+        found = compare(case, arguments.forests, arguments.seed)
+        ratio, name = found.ratio()
+        failed += found.twin >= 1e-10 or ratio > 1
+        logps = f"{found.forest['logps']:.1e} / {found.alone['logps']:.1e}"
+        print(f"| {case_name(case)} | {found.twin:.1e} | {logps} | {ratio:.2f} ({name}) |", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ from rosepo_bench.bench.agreement import Yardstick
 from rosepo_bench.bench.job import Found, Job
 from rosepo_bench.bench.list_peers import LIST_PEERS
 from rosepo_bench.bench.lists import ListSize, draw
-from rosepo_bench.bench.network import make
+from rosepo_bench.bench.network import make, sharing
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call, Pace
 from rosepo_bench.engine.forest import Limits
@@ -89,7 +89,7 @@ class ListContest:
         return Yardstick(self.job, self.mode)
 
     def call(self, provider: str) -> Call:
-        return LIST_PEERS[provider].prepare(self.job, self.mode)
+        return LIST_PEERS[provider].prepare(replace(self.job, network=sharing(self.job.network)), self.mode)
 
     def verify(self, provider: str, result: object) -> bool:
         assert isinstance(result, Found), provider

@@ -59,6 +59,11 @@ def trained(network: Any) -> dict[str, Tensor]:
     return {name: one for name, one in network.named_parameters() if one.requires_grad}
 
 
+def sharing(network: Any) -> Any:
+    """Another model over the same parameters: what a contestant does to its modules no other one meets."""
+    return copy.deepcopy(network, {id(one): one for one in network.parameters()})
+
+
 def twin(network: Any) -> Any:
     """A copy that computes in fp64 throughout (in fp32 for a 16-bit model)."""
     wide = torch.float32 if next(network.parameters()).dtype.itemsize == 2 else torch.float64

@@ -46,16 +46,17 @@ def test_steps_are_equal(size: ListSize) -> None:
 
 @pytest.mark.parametrize("name", CHECKPOINTED)
 @pytest.mark.parametrize("size", [SMALL, replace(SMALL, lora=2)])
-def test_the_trainer_is_equal(size: ListSize, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trainer_is_equal(size: ListSize, name: str) -> None:
     if (why := LIST_PEERS[name].absent()) is not None:
         pytest.skip(f"{name}: {why}")
     found = contest(size, "train")
+    plain, seen = found.call(peers.FULL), []
+    found.job.network.base_model.layers[0].self_attn.register_forward_hook(lambda *_: seen.append(1))
     call = found.call(name)
     assert found.verify(name, call())
     assert found.verify(name, call())
-    seen = []
-    layer = found.job.network.base_model.layers[0]
-    layer.self_attn.register_forward_hook(lambda *_: seen.append(1))
+    assert found.verify(peers.FULL, plain()), "others do not meet what the trainer does to its model"
+    seen.clear()
     call()
     assert len(seen) == 1 + CHECKPOINTED[name], "with checkpointing a layer runs again in the backward pass"
 

@@ -113,7 +113,7 @@ MEMORY = (OURS, "naive")
 LARGE = Pace(least=3, warmup=0)
 
 
-QUICK = Pace(least=3, most=20, seconds=3, warmup=0)
+QUICK = Pace(least=2, most=20, seconds=3, warmup=0)
 _QUICK_HEAD = (OURS, "naive", "trl", PRODUCTS)
 
 

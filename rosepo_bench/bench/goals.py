@@ -45,7 +45,8 @@ def goals(rows: Iterable[Row]) -> list[Goal]:
 
 
 def _of(row: Row, rows: Sequence[Row]) -> Iterator[Goal]:
-    setting = f"{row.case}, {row.threads} threads, malloc {row.allocator}"
+    kept = "" if row.allocator == "default" else f", malloc {row.allocator}"
+    setting = f"{row.case}, {row.threads} threads{kept}"
     memory = row.goal in PEAKS
     if (row.metric == "peak_memory") != memory:
         return

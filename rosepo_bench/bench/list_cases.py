@@ -89,7 +89,10 @@ class ListContest:
         return Yardstick(self.job, self.mode)
 
     def call(self, provider: str) -> Call:
-        return LIST_PEERS[provider].prepare(replace(self.job, network=sharing(self.job.network)), self.mode)
+        job = replace(self.job, network=sharing(self.job.network))
+        if job.kept:
+            job.clear()
+        return LIST_PEERS[provider].prepare(job, self.mode)
 
     def verify(self, provider: str, result: object) -> bool:
         assert isinstance(result, Found), provider
@@ -114,7 +117,7 @@ class ListContest:
 
 STEP = ListSize(prompts=8, responses=2, shortest=240, longest=300)
 USERS = ListSize(prompts=78, responses=2, shortest=10, longest=19, users=3, vocabulary=8000)
-SCORE = ListSize(prompts=8, responses=20, shortest=240, longest=300)
+SCORE = ListSize(prompts=4, responses=20, shortest=240, longest=300)
 LLAMA_8B = replace(
     STEP, layers=32, hidden=4096, intermediate=14336, heads=32, key_heads=8, vocabulary=128_256, lora=16,
     dtype="bfloat16", device="cuda",
@@ -153,7 +156,8 @@ def _users() -> list[ListCase]:
 def _memory() -> list[ListCase]:
     who, goal = (OURS, peers.SEPARATE), ((peers.SEPARATE, "G6"),)
     return [
-        ListCase("step", replace(STEP, responses=1 + k), "train", who, goal, ("memory",), quick=who) for k in (1, 7)
+        ListCase("step", replace(STEP, responses=1 + k), "train", who, goal, ("memory",), quick=who if k == 1 else ())
+        for k in (1, 7)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -64,15 +65,26 @@ def sharing(network: Any) -> Any:
     return copy.deepcopy(network, {id(one): one for one in network.parameters()})
 
 
-def twin(network: Any) -> Any:
-    """A copy that computes in fp64 throughout (in fp32 for a 16-bit model)."""
+def twin(network: Any, *, checkpointing: bool = False) -> Any:
+    """A copy that computes in fp64 throughout (in fp32 for a 16-bit model). With ``checkpointing`` it keeps the input
+    of each layer alone for the backward pass."""
     wide = torch.float32 if next(network.parameters()).dtype.itemsize == 2 else torch.float64
     made = copy.deepcopy(network).to(wide)
     for parent in list(made.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("RMSNorm"):
                 setattr(parent, name, _RMSNorm(child))
+    if checkpointing:
+        checkpoint(made)
     return made
+
+
+def checkpoint(network: Any) -> None:
+    """As Trainer.train does; layers then run again in the backward pass while the model is in training mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers has given it another name
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    network.train()
 
 
 class _RMSNorm(nn.Module):

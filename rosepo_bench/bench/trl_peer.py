@@ -15,6 +15,7 @@ from torch import Tensor
 from rosepo_bench.bench.head import BETA
 from rosepo_bench.bench.job import Found, Job
 from rosepo_bench.bench.lists import Lists
+from rosepo_bench.bench.network import checkpoint
 from rosepo_bench.bench.timer import Call
 
 
@@ -24,13 +25,14 @@ def prepare(checkpointing: bool) -> Callable[[Job, str], Call]:
     def of(job: Job, mode: str) -> Call:
         assert (mode, job.size.responses) == ("train", 2), "DPOTrainer trains on pairs"
         trainer = _trainer(job)
+        if checkpointing:
+            checkpoint(job.network)
         examples = _examples(job.lists)
 
         def call() -> Found:
             job.clear()
-            with _checkpointing(job.network, checkpointing), _kept_logps(job.network) as kept:
+            with _kept_logps(job.network) as kept:
                 trainer.training_step(job.network, trainer.data_collator(examples))
-            job.network.eval()
             return job.found(kept[0].view(2, -1).T)
 
         return call
@@ -83,21 +85,6 @@ def _tokenizer() -> Any:
     made = Tokenizer(models.WordLevel(words, unk_token="<begin>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<begin>")
-
-
-@contextmanager
-def _checkpointing(network: Any, on: bool) -> Iterator[None]:
-    if not on:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        # As Trainer.train does.
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        try:
-            yield
-        finally:
-            network.gradient_checkpointing_disable()
 
 
 @contextmanager

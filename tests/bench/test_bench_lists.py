@@ -102,6 +102,19 @@ def test_other_numbers_are_refused(name: str, wrong: Callable[[Found], Found]) -
         found.verify(peers.SEPARATE, wrong(right))
 
 
+def test_a_peak_counts_from_model_and_gradients() -> None:
+    found = ListCase("step", SMALL, "train", (), measures=("memory",)).start(3)
+    call = found.call(OURS)
+    before = {name: p.grad for name, p in found.job.network.named_parameters()}
+    assert all(one is not None and not one.any() for one in before.values()), "there before the call"
+    result = call()
+    assert isinstance(result, Found)
+    assert all(result.gradients[name] is one for name, one in before.items())
+    assert found.verify(OURS, result)
+    for name, one in contest(SMALL, "train").call(OURS)().gradients.items():
+        torch.testing.assert_close(one, result.gradients[name])
+
+
 def test_what_is_drawn() -> None:
     drawn = draw(SCORE, seed=1)
     assert [len(one) for one in draw(SCORE, seed=1).prompts] == [len(prompt) for prompt in drawn.prompts]

@@ -106,7 +106,7 @@ class ListContest:
     def tokens(self, provider: str) -> int:
         """Tokens that a call puts through the body."""
         lists = self.job.lists
-        if provider == peers.CACHED:
+        if provider in (peers.CACHED, peers.CACHED_ALL):
             return lists.cached_tokens
         if provider not in (OURS, peers.A_PROMPT):
             return lists.separate_tokens
@@ -162,8 +162,8 @@ def _memory() -> list[ListCase]:
 
 
 def _scoring() -> ListCase:
-    who = (OURS, peers.SEPARATE, peers.CACHED)
-    return ListCase("score", SCORE, "score", who, ((peers.SEPARATE, "G7"), (peers.CACHED, "G7")), quick=who)
+    who = (OURS, peers.SEPARATE, peers.CACHED, peers.CACHED_ALL)
+    return ListCase("score", SCORE, "score", who, tuple((peer, "G7") for peer in who[1:]), quick=who)
 
 
 def _cuda() -> list[ListCase]:

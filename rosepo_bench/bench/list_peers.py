@@ -149,34 +149,61 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _cached(job: Job, mode: str) -> Call:
-    """Prompt by prompt: once through the model, its cache copied for each response."""
-    assert mode == "score", "a cache gives no gradient"
-    width, network, head = job.size.responses, job.network, job.network.get_output_embeddings()
+def _cached(prompts_a_pass: int) -> Callable[[Job, str], Call]:
+    """Prompts once through the model, their cache copied for each response; so many prompts a pass (0: all)."""
 
-    def passes() -> Passes:
-        for place, (prompt, responses) in enumerate(zip(job.lists.prompts, job.lists.responses, strict=True)):
-            ids = torch.from_numpy(prompt.astype(np.int64)).to(job.size.device)[None]
-            made = network.base_model(input_ids=ids, use_cache=True)
-            first = head(made.last_hidden_state[:, -1]).expand(width, -1)
-            cache = made.past_key_values
-            cache.batch_repeat_interleave(width)
-            # A response's first token stands where the prompt of a row of its own would.
-            rows = Rows([(one[:1], one[1:]) for one in responses], job.size.device)
-            hidden = network.base_model(input_ids=rows.tokens, past_key_values=cache, use_cache=True).last_hidden_state
-            values = rows.sums(token_logps(head(hidden.flatten(0, 1)[rows.rows]), rows.targets))
-            start = torch.tensor([int(one[0]) for one in responses], device=job.size.device)
-            yield slice(place * width, (place + 1) * width), values + token_logps(first, start), None
+    def prepare(job: Job, mode: str) -> Call:
+        assert mode == "score", "a cache gives no gradient"
+        width, count = job.size.responses, job.size.prompts
 
-    return job.call(mode, passes)
+        def passes() -> Passes:
+            for start in range(0, count, prompts_a_pass or count):
+                stop = min(count, start + (prompts_a_pass or count))
+                yield slice(start * width, stop * width), _over_a_cache(job, start, stop), None
+
+        return job.call(mode, passes)
+
+    return prepare
 
 
-A_PROMPT, SEPARATE, CACHED = "one tree a prompt", "separate rows", "KV cache"
+def _over_a_cache(job: Job, start: int, stop: int) -> Tensor:
+    """Log-probs of the responses to the prompts ``start`` to ``stop``, which stand to the right of their padding."""
+    width, device, head = job.size.responses, job.size.device, job.network.get_output_embeddings()
+    prompts = job.lists.prompts[start:stop]
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    places = torch.arange(int(lengths.max()), device=device) - (lengths.max() - lengths)[:, None]
+    tokens = torch.zeros_like(places)
+    tokens[places >= 0] = torch.from_numpy(np.concatenate(prompts).astype(np.int64)).to(device)
+    real = (places >= 0).long()
+    made = job.network.base_model(
+        input_ids=tokens, attention_mask=real, position_ids=places.clamp(min=0), use_cache=True
+    )
+    first = head(made.last_hidden_state[:, -1]).repeat_interleave(width, 0)
+    cache = made.past_key_values
+    cache.batch_repeat_interleave(width)
+    # A response's first token stands where the prompt of a row of its own would.
+    responses = [one for some in job.lists.responses[start:stop] for one in some]
+    rows = Rows([(one[:1], one[1:]) for one in responses], device)
+    after = torch.arange(rows.tokens.shape[1], device=device) + lengths.repeat_interleave(width)[:, None]
+    hidden = job.network.base_model(
+        input_ids=rows.tokens,
+        attention_mask=torch.cat([real.repeat_interleave(width, 0), rows.real], 1),
+        position_ids=after,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    begun = torch.tensor([int(one[0]) for one in responses], device=device)
+    rest = rows.sums(token_logps(head(hidden.flatten(0, 1)[rows.rows]), rows.targets))
+    return rest + token_logps(first, begun)
+
+
+A_PROMPT, SEPARATE = "one tree a prompt", "separate rows"
+CACHED, CACHED_ALL = "KV cache", "KV cache in one batch"
 FULL, REPEATED, TRL, TRL_KEPT = "full logits", "S-DPO step", "trl", "trl without checkpointing"
 _TRAINER = "DPOTrainer.training_step on its collator's batch, precomputed reference log-probs, fp32"
 _TRAINER_IN = ("trl", "trl.trainer.dpo_trainer")
 _ROWS = "a padded row a response"
-_CACHE = "prompt by prompt: forward with a cache, batch_repeat_interleave, forward of the padded responses"
+_CACHE = "forward with a cache, batch_repeat_interleave, forward of the padded responses, head on response rows"
 
 LIST_PEERS: dict[str, Peer] = {
     peer.name: peer
@@ -186,7 +213,8 @@ LIST_PEERS: dict[str, Peer] = {
         Peer(SEPARATE, f"{_ROWS}, one batch, linear and log_softmax on response rows", separate(0)),
         Peer(FULL, f"{_ROWS}, one batch, logits and log_softmax of all positions", full_logits(0)),
         Peer(REPEATED, f"{_ROWS}, a list a pass, logits and log_softmax of all positions", full_logits(1)),
-        Peer(CACHED, f"{_CACHE}, linear and log_softmax on response rows", _cached),
+        Peer(CACHED, f"prompt by prompt: {_CACHE}", _cached(1)),
+        Peer(CACHED_ALL, f"all prompts at once, padded: {_CACHE}", _cached(0)),
         Peer(TRL, f"{_TRAINER}, gradient checkpointing (the default)", trl_peer.prepare(True), *_TRAINER_IN),
         Peer(TRL_KEPT, f"{_TRAINER}, no gradient checkpointing", trl_peer.prepare(False), *_TRAINER_IN),
     )

@@ -63,7 +63,7 @@ def test_the_trainer_is_equal(size: ListSize, name: str) -> None:
 
 def test_scores_are_equal() -> None:
     found = contest(SCORE, "score")
-    for name in (OURS, peers.SEPARATE, peers.CACHED):
+    for name in (OURS, peers.SEPARATE, peers.CACHED, peers.CACHED_ALL):
         assert found.verify(name, found.call(name)())
 
 

@@ -41,7 +41,12 @@ def goals(rows: Iterable[Row]) -> list[Goal]:
     """A row for each goal and peer of the table ``rows``, in the order of the goals."""
     found = list(rows)
     made = [goal for row in found if row.goal for goal in _of(row, found)]
-    return sorted(made, key=lambda one: int(one.goal[1:]))
+    return in_order(made)
+
+
+def in_order(found: Iterable[Goal]) -> list[Goal]:
+    """By number, in their order otherwise."""
+    return sorted(found, key=lambda one: int(one.goal[1:]))
 
 
 def _of(row: Row, rows: Sequence[Row]) -> Iterator[Goal]:
@@ -77,7 +82,7 @@ def _peak(row: Row, rows: Sequence[Row], setting: str) -> Iterator[Goal]:
 
 
 def markdown(found: Iterable[Goal]) -> str:
-    """The rows as one table."""
+    """The rows as one table; of time the ratio is the peer's over ours, of memory ours over the peer's."""
     from rosepo_bench.report.markdown import NONE, escape, table
 
     def number(value: float | None) -> str:
@@ -88,7 +93,7 @@ def markdown(found: Iterable[Goal]) -> str:
         spread = "" if one.p20 == one.p80 else f" [{number(one.p20)}, {number(one.p80)}]"
         ratio = f"{number(one.ratio)}{spread}"
         peer = f"none ({one.reason})" if one.peer is None else one.peer
-        what = "our memory / its" if one.goal in PEAKS else "its time / ours"
-        cells.append([one.goal, escape(one.setting), escape(peer), what, ratio, number(one.bound)])
-    header = ["goal", "setting", "peer", "what", "ratio", "bound"]
-    return table(header, cells, left=("goal", "setting", "peer", "what")) + "\n"
+        what = "memory" if one.goal in PEAKS else "time"
+        cells.append([one.goal, escape(peer), what, ratio, number(one.bound), escape(one.setting)])
+    header = ["goal", "peer", "of", "ratio", "bound", "setting"]
+    return table(header, cells, left=("goal", "peer", "of", "setting")) + "\n"

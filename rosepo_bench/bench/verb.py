@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rosepo_bench.bench.cases import AnyCase, cases, quick
 from rosepo_bench.bench.exact import UnequalError
 from rosepo_bench.bench.run import cores, measure, write
 from rosepo_bench.bench.table import Row
+from rosepo_bench.errors import UserError
 
 
 def bench(
@@ -25,11 +25,8 @@ def bench(
 
     Exit status: 0, or 3 where a contestant's numbers were not equal; nothing of that case is timed.
     """
-    if listed is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        listed = (quick if fast else cases)(device)
-        if device == "cuda":
-            listed = [*listed, *(quick if fast else cases)("cpu")]
+    _refuse_unwritable(out, target)
+    listed = _of_this_machine(fast) if listed is None else listed
     rows: list[Row] = []
     unequal: list[goals.Goal] = []
     for number, case in enumerate(listed, 1):
@@ -41,16 +38,33 @@ def bench(
             unequal += [_unequal(case, name, str(error)) for name in case.providers if case.goal_of(name)]
             continue
         rows += found
+        table.write(rows, out / "bench.csv")  # what was measured stays if the rest is interrupted
         if made := goals.goals(found):
             print(goals.markdown(made), flush=True)
-    made = sorted([*goals.goals(rows), *unequal], key=lambda one: int(one.goal[1:]))
+    made = goals.in_order([*goals.goals(rows), *unequal])
     print(goals.markdown(made))
     write(rows, out / "bench.csv")
     print(f"written: {out / 'bench.csv'}")
     if target is not None:
-        store.write_text(target, json.dumps([one.as_dict() for one in made], indent=1, ensure_ascii=False) + "\n")
+        store.write_json(target, [one.as_dict() for one in made])
         print(f"written: {target}")
     return 3 if unequal else 0
+
+
+def _of_this_machine(fast: bool) -> list[AnyCase]:
+    of = quick if fast else cases
+    return [*(of("cuda") if torch.cuda.is_available() else []), *of("cpu")]
+
+
+def _refuse_unwritable(out: Path, target: Path | None) -> None:
+    """Before minutes are spent."""
+    if target is not None and target.is_dir():
+        raise UserError(f"--json {target}: a folder is in the way of the file")
+    for folder in (out, *([] if target is None else [target.parent])):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: no folder to write to: {error.strerror}") from error
 
 
 def _unequal(case: AnyCase, provider: str, why: str) -> goals.Goal:
@@ -59,5 +73,7 @@ def _unequal(case: AnyCase, provider: str, why: str) -> goals.Goal:
 
 def show(path: Path) -> int:
     """Prints the table of goals of a CSV that was written before."""
+    if not path.is_file():
+        raise UserError(f"--table {path}: no such file")
     print(goals.markdown(goals.goals(table.read(path))), end="")
     return 0

@@ -11,7 +11,7 @@ from test_bench_lists import SCORE, SMALL, USERS
 from test_bench_table import ROW
 
 from rosepo_bench import cli
-from rosepo_bench.bench import fresh, table, verb
+from rosepo_bench.bench import fresh, verb
 from rosepo_bench.bench import list_peers as peers
 from rosepo_bench.bench.cases import AnyCase, Case, cases, quick, routine
 from rosepo_bench.bench.exact import UnequalError
@@ -117,7 +117,13 @@ def test_who_runs_where() -> None:
             assert set(case.quick) <= set(case.providers)
 
 
-def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.csv").write_text("a,b\n")
-    assert cli.main(["bench", "--table", str(tmp_path / "other.csv")]) == 2
-    assert table.COLUMNS
+    for given, why in (
+        (["--table", str(tmp_path / "other.csv")], "not those of a benchmark table"),
+        (["--table", str(tmp_path / "none.csv")], "no such file"),
+        (["--quick", "--out", str(tmp_path / "other.csv")], "no folder to write to"),
+        (["--quick", "--out", str(tmp_path), "--json", str(tmp_path)], "a folder is in the way"),
+    ):
+        assert cli.main(["bench", *given]) == 2
+        assert why in capsys.readouterr().err

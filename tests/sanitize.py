@@ -1,6 +1,7 @@
-"""Builds the library with AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs tests on it:
+"""Builds the operators and the forest module with AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize
+and runs their tests:
 
-    python tests/sanitize.py [arguments of pytest; without any, the operators' tests]
+    python tests/sanitize.py [arguments of pytest]
 
 The first finding ends the run. Python and torch are not instrumented: what they allocate is seen where our code reads
 it, what they do is not.
@@ -8,6 +9,7 @@ it, what they do is not.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -23,18 +25,29 @@ import build_plan  # noqa: E402
 from rosepo_bench.engine.build_id import source_hash  # noqa: E402
 
 FLAGS = "-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
-TESTS = ["tests/ops"]
+TESTS = ["tests/ops", "tests/engine/test_forest_module.py", "tests/engine/test_packing.py"]
+FOREST = "rosepo_bench.engine._forest"
 
 
-def build() -> tuple[Path, str]:
-    """The library and the compiler that made it. The CPU's kernels alone: a sanitizer for the host sees no device."""
+def pytest_configure() -> None:
+    """As pytest's plugin: the forest module of build/sanitize in the place of the package's own."""
+    spec = importlib.util.spec_from_file_location(FOREST, os.environ["SANITIZED_FOREST"])
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[FOREST] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    importlib.import_module("rosepo_bench.engine")._forest = module
+
+
+def build() -> tuple[dict[str, Path], str]:
+    """What was built and the compiler that made it. For the CPU alone: a sanitizer of the host sees no device."""
     folder = ROOT / "build" / "sanitize"
     folder.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "ROSEPO_CUDA": "0", "CXXFLAGS": f"{os.environ.get('CXXFLAGS', '')} {FLAGS}"}
     tools = build_plan.find_toolchain(env)
-    library = build_plan.write_ninja(ROOT, folder, tools, source_hash(ROOT / "csrc"))
+    built = build_plan.write_ninja(ROOT, folder, tools, source_hash(ROOT / "csrc"))
     build_plan.run_ninja(ROOT, folder)
-    return library, tools.cxx
+    return built, tools.cxx
 
 
 def runtimes(cxx: str) -> str:
@@ -49,19 +62,24 @@ def runtimes(cxx: str) -> str:
 
 def main(arguments: list[str]) -> int:
     try:
-        library, cxx = build()
+        built, cxx = build()
     except build_plan.BuildError as error:
         print(f"sanitize: {error}", file=sys.stderr)
         return 2
     env = {
         **os.environ,
-        "ROSEPO_LIBRARY": str(library),
+        "ROSEPO_LIBRARY": str(built["librosepo"]),
+        "SANITIZED_FOREST": str(built["_forest"]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "LD_PRELOAD": runtimes(cxx),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
-    return subprocess.run(command, cwd=ROOT, env=env).returncode
+    # A finding is written to the process's own stderr as it dies: that must not be pytest's.
+    options = ["-q", "--capture=sys", "-p", "sanitize", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *(arguments or TESTS)], cwd=ROOT, env=env
+    ).returncode
 
 
 if __name__ == "__main__":

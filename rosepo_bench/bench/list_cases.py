@@ -42,7 +42,7 @@ class ListCase:
 
     @property
     def name(self) -> str:
-        what = "" if "time" in self.measures else " memory"
+        what = "" if "time" in self.measures else ", memory"
         return f"{self.work} {self.x} {self.x_name}, {self.setting}, {self.size.device}{what}"
 
     @property

@@ -200,7 +200,7 @@ def _over_a_cache(job: Job, start: int, stop: int) -> Tensor:
 A_PROMPT, SEPARATE = "one tree a prompt", "separate rows"
 CACHED, CACHED_ALL = "KV cache", "KV cache in one batch"
 FULL, REPEATED, TRL, TRL_KEPT = "full logits", "S-DPO step", "trl", "trl without checkpointing"
-_TRAINER = "DPOTrainer.training_step on its collator's batch, precomputed reference log-probs, fp32"
+_TRAINER = "DPOTrainer.training_step on its collator's batch, precomputed reference log-probs, no autocast on fp32"
 _TRAINER_IN = ("trl", "trl.trainer.dpo_trainer")
 _ROWS = "a padded row a response"
 _CACHE = "forward with a cache, batch_repeat_interleave, forward of the padded responses, head on response rows"

@@ -106,6 +106,12 @@ def test_each_goal_has_a_quick_case(device: str) -> None:
     assert all(OURS in case.providers for case in quick(device))
 
 
+def test_the_readme_shows_the_table_of_the_committed_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert cli.main(["bench", "--table", str(root / "results" / "engine" / "bench.csv")]) == 0
+    assert capsys.readouterr().out in (root / "README.md").read_text()
+
+
 def test_who_runs_where() -> None:
     assert {case.work for case in cases()} == {"head", "step", "user step", "score"}
     assert {case.work for case in routine()} == {"head"}

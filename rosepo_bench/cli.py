@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="a few cases, within four minutes on two cores")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows of the goals as a JSON list")
     bench.add_argument("--table", type=Path, metavar="CSV", help="measure nothing: the goals' table from a bench.csv")
+    bench.add_argument("--into", type=Path, metavar="FILE", help="put that table between the marks in FILE")
     _out(bench, "results/runs/bench")
     verbs.add_parser("env", help="versions, device, and which implementation is live")
     return top

@@ -180,7 +180,9 @@ def _bench(given: argparse.Namespace) -> int:
     if given.table is not None:
         if given.quick or given.json is not None:
             raise UserError("--table measures nothing: give it without --quick and --json")
-        return verb.show(given.table)
+        return verb.show(given.table, given.into)
+    if given.into is not None:
+        raise UserError("--into takes the table of --table: give that too")
     return verb.bench(fast=given.quick, target=given.json, out=given.out)
 
 

@@ -71,9 +71,29 @@ def _unequal(case: AnyCase, provider: str, why: str) -> goals.Goal:
     return goals.Goal(case.goal_of(provider), case.name, provider, None, None, None, None, False, f"not timed: {why}")
 
 
-def show(path: Path) -> int:
-    """Prints the table of goals of a CSV that was written before."""
+BEGIN, END = "<!-- goals -->\n", "<!-- end of goals -->"
+"""What stands around a table in another file."""
+
+
+def show(path: Path, into: Path | None = None) -> int:
+    """The table of goals of the CSV ``path``: printed, or put between the marks in the file ``into``."""
     if not path.is_file():
         raise UserError(f"--table {path}: no such file")
-    print(goals.markdown(goals.goals(table.read(path))), end="")
+    shown = goals.markdown(goals.goals(table.read(path)))
+    if into is None:
+        print(shown, end="")
+        return 0
+    before, after = _around(into)
+    store.write_text(into, before + shown + after)
+    print(f"written: {into}")
     return 0
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """What stands before a file's table and after it, marks included."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"--into {path}: it has no lines {BEGIN.strip()} and {END}, between which the table belongs")
+    return before + begin, end + after

@@ -11,7 +11,7 @@ from test_bench_lists import SCORE, SMALL, USERS
 from test_bench_table import ROW
 
 from rosepo_bench import cli
-from rosepo_bench.bench import fresh, verb
+from rosepo_bench.bench import fresh, table, verb
 from rosepo_bench.bench import list_peers as peers
 from rosepo_bench.bench.cases import AnyCase, Case, cases, quick, routine
 from rosepo_bench.bench.exact import UnequalError
@@ -106,10 +106,26 @@ def test_each_goal_has_a_quick_case(device: str) -> None:
     assert all(OURS in case.providers for case in quick(device))
 
 
-def test_the_readme_shows_the_table_of_the_committed_csv(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_shows_the_table_of_the_committed_csv() -> None:
     root = Path(__file__).resolve().parents[2]
-    assert cli.main(["bench", "--table", str(root / "results" / "engine" / "bench.csv")]) == 0
-    assert capsys.readouterr().out in (root / "README.md").read_text()
+    committed, text = root / "results" / "engine" / "bench.csv", (root / "README.md").read_text()
+    wanted = markdown(goals(table.read(committed))) if committed.is_file() else ""
+    assert verb.BEGIN + wanted + verb.END in text, "make it again: bench --table CSV --into README.md"
+
+
+def test_a_table_is_put_between_the_marks(tmp_path: Path) -> None:
+    ratio = replace(ROW, metric="ratio", baseline="naive", bound=0.25)
+    table.write([ROW, ratio], tmp_path / "bench.csv")
+    target = tmp_path / "README.md"
+    target.write_text(f"before\n{verb.BEGIN}an older table\n{verb.END}\nafter\n")
+    given = ["bench", "--table", str(tmp_path / "bench.csv"), "--into", str(target)]
+    for _ in range(2):
+        assert cli.main(given) == 0
+        assert target.read_text() == f"before\n{verb.BEGIN}{markdown(goals([ROW, ratio]))}{verb.END}\nafter\n"
+    target.write_text("no marks")
+    assert cli.main(given) == 2
+    assert cli.main(["bench", "--into", str(target)]) == 2
+    assert target.read_text() == "no marks"
 
 
 def test_who_runs_where() -> None:

@@ -14,9 +14,10 @@ from torch import nn
 
 from rosepo_bench.engine import catalogue, search
 from rosepo_bench.engine.agreement import compare
+from rosepo_bench.engine.architectures import SUPPORTED
 from rosepo_bench.engine.beam import rank_beam_approximate
 from rosepo_bench.engine.catalogue import catalogue_scores, rank_all
-from rosepo_bench.engine.model import SUPPORTED, LanguageModel
+from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.search import rank_best_first
 from rosepo_bench.engine.trie import Trie, build
 from rosepo_bench.errors import UserError

@@ -12,8 +12,9 @@ import torch
 from small_models import CONTEXT, VOCABULARY, network
 from torch import nn
 
+from rosepo_bench.engine.architectures import SUPPORTED
 from rosepo_bench.engine.generation import generate
-from rosepo_bench.engine.model import SUPPORTED, LanguageModel
+from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.prompts import TEMPLATES, Prompter
 from rosepo_bench.engine.tokens import train_tiny
 from rosepo_bench.errors import UserError

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python -m rosepo_bench plan --all                               cells, their state, estimated time
   python -m rosepo_bench report                                   tables from the records of the last run
   python -m rosepo_bench data describe steam                      facts of a data set
+  python -m rosepo_bench bench --quick                            the engine against its peers, in four minutes
 """
 
 
@@ -50,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
         _profile(sub)
     report = verbs.add_parser("report", help="tables from records")
     _out(report)
+    bench = verbs.add_parser("bench", help="the engine against its peers: equal numbers, then time and memory")
+    bench.add_argument("--quick", action="store_true", help="a few cases, within four minutes on two cores")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows of the goals as a JSON list")
+    bench.add_argument("--table", type=Path, metavar="CSV", help="measure nothing: the goals' table from a bench.csv")
+    bench.add_argument("--into", type=Path, metavar="FILE", help="put that table between the marks in FILE")
+    _out(bench, "results/runs/bench")
     verbs.add_parser("env", help="versions, device, and which implementation is live")
     return top
 
@@ -77,13 +84,13 @@ def _profile(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--offline", action="store_true", help="fetch nothing")
 
 
-def _out(verb: argparse.ArgumentParser) -> None:
+def _out(verb: argparse.ArgumentParser, folder: str = "results/runs") -> None:
     verb.add_argument(
         "--out",
         type=Path,
-        default=Path("results/runs"),
+        default=Path(folder),
         metavar="DIR",
-        help="output folder; default: results/runs",
+        help=f"output folder; default: {folder}",
     )
 
 

@@ -22,6 +22,7 @@ def run_verb(given: argparse.Namespace) -> int:
         "ls": _ls,
         "data": _data,
         "report": _report,
+        "bench": _bench,
         "env": _env,
     }
     return verbs[given.verb](given)
@@ -171,6 +172,18 @@ def _report(given: argparse.Namespace) -> int:
     for path in tables.write_report(given.out, *found):
         print(f"written: {path}")
     return 0
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from rosepo_bench.bench import verb
+
+    if given.table is not None:
+        if given.quick or given.json is not None:
+            raise UserError("--table measures nothing: give it without --quick and --json")
+        return verb.show(given.table, given.into)
+    if given.into is not None:
+        raise UserError("--into takes the table of --table: give that too")
+    return verb.bench(fast=given.quick, target=given.json, out=given.out)
 
 
 def _env(given: argparse.Namespace) -> int:

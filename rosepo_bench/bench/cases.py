@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from rosepo_bench.bench.exact import Exact, exact
 from rosepo_bench.bench.head import MODES, Head, Result, Size, draw
-from rosepo_bench.bench.peers import OURS, PEERS, Peer
+from rosepo_bench.bench.list_cases import ListCase, list_cases
+from rosepo_bench.bench.peer import OURS, Peer
+from rosepo_bench.bench.peers import PEERS, PRODUCTS
 from rosepo_bench.bench.timer import Call, Pace
 
 
@@ -20,11 +23,17 @@ class Contest(Protocol):
         """Whether there is a result to check; raises :class:`UnequalError` where it is wrong."""
         ...
 
+    def bound(self, provider: str) -> float | None:
+        """What our ratio over ``provider`` cannot fall far below; None where nothing but a clock can tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of one kind of work. ``measures`` are ``time`` and ``memory``; ``allocator`` the malloc settings of
-    the process (``fresh.ALLOCATORS``); ``goal`` the goal that its ratios belong to."""
+    """One setting of the head. ``measures`` are ``time`` and ``memory``; ``allocator`` the malloc settings of the
+    process (``fresh.ALLOCATORS``); ``goal`` the goal that its ratios belong to; ``routine`` whether ``pytest
+    --benchmark`` runs it; ``quick`` its contestants in the quick run of the ``bench`` verb, which leaves it out where
+    there are none."""
 
     size: Size
     mode: str
@@ -33,6 +42,8 @@ class Case:
     allocator: str = "default"
     pace: Pace = field(default_factory=Pace)
     goal: str = ""
+    routine: bool = True
+    quick: tuple[str, ...] = ()
 
     work = "head"
     x_name = "rows"
@@ -52,6 +63,9 @@ class Case:
     @property
     def setting(self) -> str:
         return f"d={self.size.hidden} V={self.size.vocabulary} {self.size.dtype}"
+
+    def goal_of(self, _provider: str) -> str:
+        return self.goal
 
     def peer(self, provider: str) -> Peer:
         return PEERS[provider]
@@ -84,6 +98,12 @@ class HeadContest:
         self._exact[peer.pairs_alone].require(result, provider)
         return True
 
+    def bound(self, _provider: str) -> float | None:
+        return None
+
+
+AnyCase = Case | ListCase
+
 
 ALL = tuple(PEERS)
 # The one left out reads the weight anew for every few rows: minutes a round where the weight is large.
@@ -93,9 +113,23 @@ MEMORY = (OURS, "naive")
 LARGE = Pace(least=3, warmup=0)
 
 
-def cases(device: str = "cpu") -> list[Case]:
+QUICK = Pace(least=2, most=20, seconds=3, warmup=0)
+_QUICK_HEAD = (OURS, "naive", "trl", PRODUCTS)
+
+
+def cases(device: str = "cpu") -> list[AnyCase]:
     """All cases of a device, ``cpu`` or ``cuda``."""
-    return _cuda() if device == "cuda" else _cpu()
+    return [*(_cuda() if device == "cuda" else _cpu()), *list_cases(device)]
+
+
+def routine(device: str = "cpu") -> list[AnyCase]:
+    """Those of ``pytest --benchmark``."""
+    return [case for case in cases(device) if case.routine]
+
+
+def quick(device: str = "cpu") -> list[AnyCase]:
+    """Those of the quick run, with the contestants and the pace that they have there."""
+    return [replace(case, providers=case.quick, pace=QUICK, quick=()) for case in cases(device) if case.quick]
 
 
 def _cpu() -> list[Case]:
@@ -105,7 +139,8 @@ def _cpu() -> list[Case]:
         for rows in (128, 512):
             narrow = Size(rows, 256, vocabulary, "float32", "cpu")
             measures = ("time", "memory") if rows == 512 else ("time",)
-            found += _modes(narrow, MODES, ALL if small else MOST, measures, Pace(), "G8" if small else "")
+            mine = _modes(narrow, MODES, ALL if small else MOST, measures, Pace(), "G8" if small else "")
+            found += _quickly(mine, "frozen") if small and rows == 128 else mine
             if small:
                 # The heap comes to rest after some calls.
                 found.append(Case(narrow, "frozen", MOST, allocator="kept", pace=Pace(warmup=4), goal="G8"))
@@ -123,6 +158,11 @@ def _modes(
     return [Case(size, mode, providers, measures, pace=pace, goal=goal if mode == "frozen" else "") for mode in modes]
 
 
+def _quickly(found: Sequence[Case], mode: str) -> list[Case]:
+    """The same cases, that of ``mode`` in the quick run too."""
+    return [replace(case, quick=_QUICK_HEAD) if case.mode == mode else case for case in found]
+
+
 def _cuda() -> list[Case]:
     found = []
     for vocabulary in (32_000, 128_256):
@@ -130,5 +170,11 @@ def _cuda() -> list[Case]:
             for mode in MODES:
                 size = Size(rows, 4096, vocabulary, "bfloat16", "cuda")
                 goal = "G1" if vocabulary == 128_256 and mode != "forward" else ""
-                found.append(Case(size, mode, ALL, ("time", "memory"), goal=goal))
+                shown = _QUICK_HEAD if goal and rows == 4096 and mode == "frozen" else ()
+                frozen = mode == "frozen"
+                measures = ("time",) if frozen else ("time", "memory")
+                found.append(Case(size, mode, ALL, measures, goal=goal, quick=shown))
+                if frozen:
+                    alone = (OURS,) if shown else ()
+                    found.append(Case(size, mode, ALL, ("memory",), goal="G2", quick=alone))
     return found

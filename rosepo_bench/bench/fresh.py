@@ -22,7 +22,12 @@ ALLOCATORS: dict[str, dict[str, str]] = {
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
 }
 # Imported once by the server that memory measurements are forked from; what is not installed is passed over.
-PRELOADED = ["rosepo_bench.bench.run", "trl.trainer.utils", "liger_kernel.chunked_loss"]
+PRELOADED = [
+    "rosepo_bench.bench.run",
+    "transformers.models.llama.modeling_llama",
+    "trl.trainer.utils",
+    "liger_kernel.chunked_loss",
+]
 
 
 def allocator() -> str:

@@ -7,54 +7,19 @@ their own.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rosepo_bench.bench.head import BETA, TOKENS, Head, Result
+from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
 from rosepo_bench.engine import ops
 
 Logps = Callable[[Tensor, Tensor], Tensor]
 """hidden [N, d], weight [V, d] → log-probs [S] with their gradient."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A contestant. ``function`` is what it calls, ``package`` where that comes from, ``module`` what must import."""
-
-    name: str
-    function: str
-    prepare: Callable[[Head, str], Call]
-    package: str = "torch"
-    module: str = "torch"
-    pairs_alone: bool = False
-    """It takes no upstream gradient: its own DPO loss is the upstream."""
-
-    bound: bool = False
-    """It is a lower bound and gives no result to verify."""
-
-    def absent(self) -> str | None:
-        """Why it cannot run here, None where it can."""
-        if importlib.util.find_spec(self.module.partition(".")[0]) is None:
-            return "not installed"
-        try:
-            importlib.import_module(self.module)
-        except ImportError as error:
-            return f"does not import: {error}"
-        return None
-
-    def version(self) -> str:
-        try:
-            return version(self.package)
-        except PackageNotFoundError:
-            return ""
 
 
 def _by_autograd(logps_of: Callable[[Head], Logps]) -> Callable[[Head, str], Call]:
@@ -195,7 +160,6 @@ def _rows(head: Head, cpu: int, cuda: int) -> int:
     return cuda if head.hidden.is_cuda else cpu
 
 
-OURS = "rosepo_bench"
 PRODUCTS = "matrix products"
 PEERS: dict[str, Peer] = {
     peer.name: peer

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from rosepo_bench.bench import fresh, table
-from rosepo_bench.bench.cases import Case, Contest
-from rosepo_bench.bench.peers import OURS
+from rosepo_bench.bench.cases import AnyCase, Contest
+from rosepo_bench.bench.peer import OURS
+from rosepo_bench.bench.peers import PRODUCTS
 from rosepo_bench.bench.plot import plot
 from rosepo_bench.bench.table import Row
 from rosepo_bench.bench.timer import Call, Samples, Spread, interleave
@@ -39,7 +40,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(cases: Iterable[Case], out: Path, *, threads: int | None = None, seed: int = 0) -> list[Row]:
+def run(cases: Iterable[AnyCase], out: Path, *, threads: int | None = None, seed: int = 0) -> list[Row]:
     """Measures ``cases`` on ``threads`` (all processors unless given) and writes ``bench.csv`` and its plots to
     ``out``. Raises :class:`UnequalError` where a contestant computes other numbers."""
     rows = [row for case in cases for row in measure(case, threads=threads or cores(), seed=seed).rows]
@@ -53,14 +54,14 @@ def write(rows: Iterable[Row], path: Path) -> None:
     plot(path, path.parent)
 
 
-def measure(case: Case, *, threads: int, seed: int = 0) -> Measured:
+def measure(case: AnyCase, *, threads: int, seed: int = 0) -> Measured:
     """One case: in this process, or in one with the malloc settings that the case asks for."""
     if fresh.allocator() != case.allocator:
         return fresh.with_allocator(case.allocator, _measure, case, threads, seed)
     return _measure(case, threads, seed)
 
 
-def _measure(case: Case, threads: int, seed: int) -> Measured:
+def _measure(case: AnyCase, threads: int, seed: int) -> Measured:
     with _threads(threads):
         absent = {name: why for name in case.providers if (why := case.peer(name).absent()) is not None}
         peaks = _peaks(case, [name for name in case.providers if name not in absent], threads, seed)
@@ -71,10 +72,19 @@ def _measure(case: Case, threads: int, seed: int) -> Measured:
         samples = None
         if "time" in case.measures:
             samples = interleave(calls, device=torch.device(case.size.device), pace=case.pace, seed=seed)
-    return Measured(list(_rows(case, absent, verified, samples, peaks, threads)), samples, absent)
+        bounds = {name: _bound(contest, samples, name) for name in calls}
+    return Measured(list(_rows(case, absent, verified, samples, peaks, bounds, threads)), samples, absent)
 
 
-def _peaks(case: Case, providers: list[str], threads: int, seed: int) -> dict[str, tuple[int, str] | None]:
+def _bound(contest: Contest, samples: Samples | None, name: str) -> float | None:
+    """Of our ratio over ``name``: by tokens, else by the matrix products alone."""
+    if (counted := contest.bound(name)) is not None:
+        return counted
+    timed = samples is not None and PRODUCTS in samples.seconds
+    return samples.ratio(PRODUCTS, name).p50 if samples is not None and timed else None
+
+
+def _peaks(case: AnyCase, providers: list[str], threads: int, seed: int) -> dict[str, tuple[int, str] | None]:
     """Each one's peak, before this process holds anything itself. A bound has none of its own."""
     if "memory" not in case.measures:
         return {}
@@ -89,7 +99,7 @@ def _verify(contest: Contest, name: str, call: Call) -> str:
     return "equal" if checked else "bound"
 
 
-def _peak(case: Case, provider: str, threads: int, seed: int) -> tuple[int, str] | None:
+def _peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, str] | None:
     """Bytes and what they count from; None where the process was killed, as for want of memory."""
     if case.size.device == "cuda":
         return peak(case, provider, threads, seed)
@@ -99,7 +109,7 @@ def _peak(case: Case, provider: str, threads: int, seed: int) -> tuple[int, str]
         return None
 
 
-def peak(case: Case, provider: str, threads: int, seed: int) -> tuple[int, str]:
+def peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, str]:
     """What one call of ``provider`` needs in this process, after a call of a small size has loaded what it loads."""
     with _threads(threads):
         case.small().start(seed).call(provider)()
@@ -119,11 +129,12 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _rows(
-    case: Case,
+    case: AnyCase,
     absent: dict[str, str],
     verified: dict[str, str],
     samples: Samples | None,
     peaks: dict[str, tuple[int, str] | None],
+    bounds: dict[str, float | None],
     threads: int,
 ) -> Iterator[Row]:
     known = facts()
@@ -137,11 +148,12 @@ def _rows(
             yield _filled(timed, "time", samples.time(name), 1e3, "ms")
             if name != OURS and OURS in samples.seconds:
                 ratio = samples.ratio(OURS, name)
-                yield replace(_filled(timed, "ratio", ratio, 1, "1"), provider=OURS, baseline=name)
+                named = replace(timed, provider=OURS, baseline=name, bound=bounds[name])
+                yield _filled(named, "ratio", ratio, 1, "1")
         if found := peaks.get(name):
             size, since = found
             note = "" if since == "block" else f"counts from {since}"
-            one = replace(blank, rounds=1, note=note)
+            one = replace(blank, rounds=1, note=note, bound=bounds[name])
             yield _filled(one, "peak_memory", Spread(size, size, size), 1 / MEBIBYTE, "MiB")
 
 
@@ -150,11 +162,11 @@ def _filled(blank: Row, metric: str, spread: Spread, scale: float, unit: str) ->
     return replace(blank, metric=metric, p20=p20, p50=p50, p80=p80, unit=unit)
 
 
-def _blank(case: Case, provider: str, known: dict[str, Any], threads: int, verified: str, note: str) -> Row:
+def _blank(case: AnyCase, provider: str, known: dict[str, Any], threads: int, verified: str, note: str) -> Row:
     peer = case.peer(provider)
     return Row(
         case=case.name,
-        goal=case.goal,
+        goal=case.goal_of(provider),
         work=case.work,
         setting=case.setting,
         mode=case.mode,
@@ -166,6 +178,7 @@ def _blank(case: Case, provider: str, known: dict[str, Any], threads: int, verif
         p20=None,
         p50=None,
         p80=None,
+        bound=None,
         unit="",
         rounds=0,
         device=known["gpu"] if case.size.device == "cuda" else known["processor"],

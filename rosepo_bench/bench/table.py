@@ -18,7 +18,8 @@ METRICS = ("time", "ratio", "peak_memory")
 class Row:
     """``metric`` is ``time`` (of one call), ``ratio`` (time of ``provider`` over that of ``baseline``, round by round)
     or ``peak_memory`` (above what stood before the call, its result included). Figures are None where there are none;
-    ``note`` says why. results/README.md describes every column."""
+    ``note`` says why. ``bound`` is what the ratio, of times or of peaks, could fall to. results/README.md describes
+    every column."""
 
     case: str
     goal: str
@@ -33,6 +34,7 @@ class Row:
     p20: float | None
     p50: float | None
     p80: float | None
+    bound: float | None
     unit: str
     rounds: int
     device: str
@@ -47,7 +49,7 @@ class Row:
 
 
 COLUMNS = tuple(one.name for one in fields(Row))
-_NUMBERS = ("p20", "p50", "p80")
+_NUMBERS = ("p20", "p50", "p80", "bound")
 _COUNTS = ("x", "rounds", "threads")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rosepo_bench.bench.cases import Case, cases
+from rosepo_bench.bench.cases import AnyCase, routine
 from rosepo_bench.bench.run import Measured, cores, measure, write
 
 
@@ -23,17 +23,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("weighed", alone or [None], ids=[case.name for case in alone] or ["all"])
 
 
-def _listed(config: pytest.Config) -> list[Case]:
-    return cases(config.getoption("--benchmark-device"))
+def _listed(config: pytest.Config) -> list[AnyCase]:
+    return routine(config.getoption("--benchmark-device"))
 
 
 @pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Measured]]:
+def measured(request: pytest.FixtureRequest) -> Iterator[Callable[[AnyCase], Measured]]:
     """A case's measurement, taken for the first of its tests. The table of the whole list replaces ``bench.csv``; that
     of a selection goes beside it."""
-    done: dict[Case, Measured] = {}
+    done: dict[AnyCase, Measured] = {}
 
-    def of(case: Case) -> Measured:
+    def of(case: AnyCase) -> Measured:
         if case not in done:
             done[case] = measure(case, threads=cores())
         return done[case]

@@ -116,12 +116,12 @@ def test_who_is_absent_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_lists_are_runnable() -> None:
     for device in ("cpu", "cuda"):
-        listed = cases(device)
+        listed = [case for case in cases(device) if isinstance(case, Case)]
         assert len({case.name for case in listed}) == len(listed)
         assert {name for case in listed for name in case.providers} <= PEERS.keys()
         assert all(case.size.device == device for case in listed)
         assert any(PRODUCTS in case.providers and case.goal for case in listed)
-    assert {case.allocator for case in cases()} == {"default", "kept"}
+    assert {case.allocator for case in cases() if isinstance(case, Case)} == {"default", "kept"}
 
 
 def test_rows_come_in_pairs_of_sequences() -> None:

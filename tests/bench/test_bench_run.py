@@ -61,7 +61,8 @@ def test_a_run_writes_the_table_and_its_plots(tmp_path: Path) -> None:
 
 
 def rounded(row: table.Row) -> dict[str, float]:
-    return {name: float(f"{getattr(row, name):.6g}") for name in ("p20", "p50", "p80")}
+    figures = {name: getattr(row, name) for name in ("p20", "p50", "p80", "bound")}
+    return {name: float(f"{value:.6g}") for name, value in figures.items() if value is not None}
 
 
 def test_threads_are_given_back() -> None:

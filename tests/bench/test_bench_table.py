@@ -26,6 +26,7 @@ ROW = Row(
     p20=1.25,
     p50=1.5,
     p80=2.0,
+    bound=None,
     unit="ms",
     rounds=7,
     device="a processor, of some kind",

@@ -145,7 +145,7 @@ def _cpu() -> list[Case]:
                 # The heap comes to rest after some calls.
                 found.append(Case(narrow, "frozen", MOST, allocator="kept", pace=Pace(warmup=4), goal="G8"))
             wide = replace(narrow, hidden=1024)
-            found += _modes(wide, MODES if small or rows == 128 else ("frozen",), MOST, ("time",), LARGE, "G8")
+            found += _modes(wide, MODES if small else ("frozen",), MOST, ("time",), LARGE, "G8")
         for rows in (128, 512, 1024, 2048, 4096):
             found.append(Case(Size(rows, 256, vocabulary, "float32", "cpu"), "frozen", MEMORY, ("memory",)))
     return found

@@ -74,17 +74,17 @@ def inputs(batch: Batch, config: Any, setting: str) -> dict[str, Any]:
     """
     width = batch.tokens.shape[1]
     if choose(setting, batch.tokens.device, width, obstacle_in(config)) == "dense":
-        masks = _for_layers(config, width, lambda window: dense_mask(batch, window))
+        masks = for_layers(config, width, lambda window: dense_mask(batch, window))
         return {"input_ids": batch.tokens, "position_ids": batch.depth, "attention_mask": masks}
     if batch.tokens.device.type == "cpu" and torch.is_grad_enabled():
         raise UserError("attention 'flex' has no gradient on the CPU (torch's FlexAttention); choose 'auto' or 'dense'")
     end, depth = _one_row(batch)
-    masks = _for_layers(config, width, lambda window: block_mask(end, depth, window))
+    masks = for_layers(config, width, lambda window: block_mask(end, depth, window))
     tokens, positions = batch.tokens.flatten()[None], batch.depth.flatten()[None]
     return {"input_ids": tokens, "position_ids": positions, "attention_mask": masks}
 
 
-def _for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
+def for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
     """One mask, or one for each kind of layer where some have a window; no depth reaches a window of ``width``."""
     window = window_of(config)
     if window >= width or not window:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from rosepo_bench.data.types import FloatArray, IntArray
-from rosepo_bench.engine import ops
+from rosepo_bench.engine import attention, ops
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.errors import UserError
 
 
 class CachedPrompts:
-    """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict what comes next."""
+    """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict what comes next. Attention is
+    dense whatever ``model.attention`` says: few queries at a time see the cache."""
 
     def __init__(self, model: LanguageModel, prompts: Sequence[IntArray]) -> None:
         from transformers import DynamicCache
@@ -37,7 +38,9 @@ class CachedPrompts:
         # Without a mask the attention is plainly causal.
         states = self._run(torch.from_numpy(tokens).to(model.device))
         self.hidden = states[torch.arange(len(prompts), device=model.device), self.lengths - 1]
-        self.seen = torch.arange(tokens.shape[1], device=model.device) < self.lengths[:, None]
+        # Where the cached tokens stand, and which of the prompts' are none.
+        self.positions = torch.arange(tokens.shape[1], device=model.device).expand(tokens.shape)
+        self.seen = self.positions < self.lengths[:, None]
 
     def extend(self, tokens: Tensor, depth: Tensor, sees: Tensor, *, keep: Tensor | None = None) -> Tensor:
         """The hidden states ``[B, F, d]`` of ``tokens`` ``[B, F]`` that stand ``depth`` ``[B, F]`` tokens after their
@@ -46,29 +49,40 @@ class CachedPrompts:
         Those at ``keep`` ``[B, K]`` (places among the F, all of them without it) are there for tokens to come, in that
         order; the others are forgotten.
         """
-        before = self.cache.get_seq_length()
-        prompt = self.seen[:, None].expand(-1, tokens.shape[1], -1)
-        states = self._run(
-            tokens,
-            attention_mask=torch.cat([prompt, sees], dim=2)[:, None],
-            position_ids=self.lengths[:, None] + depth,
-        )
-        if keep is not None:
-            rows = torch.arange(len(keep), device=keep.device)[:, None]
-            for layer in self.cache.layers:
-                layer.keys, layer.values = (
-                    torch.cat([x[:, :, :before], x[rows, :, before + keep].transpose(1, 2)], dim=2)
-                    for x in (layer.keys, layer.values)
-                )
+        before, query = self.cache.get_seq_length(), self.lengths[:, None] + depth
+        key = torch.cat([self.positions, query], dim=1)
+        mask = torch.cat([self.seen[:, None].expand(-1, tokens.shape[1], -1), sees], dim=2)
+
+        def of_layer(window: int) -> Tensor:
+            near = query[:, :, None] - window < key[:, None, :]
+            return (mask & near if window else mask)[:, None]
+
+        masks = attention.for_layers(self.network.config, mask.shape[2], of_layer)
+        states = self._run(tokens, attention_mask=masks, position_ids=query)
+        if keep is None:
+            self.positions = key
+        else:
+            self._forget(before, keep)
+            self.positions = torch.cat([self.positions, query.gather(1, keep)], dim=1)
         return states
+
+    def _forget(self, before: int, keep: Tensor) -> None:
+        """Drops what was cached after ``before``, but for the places ``keep``."""
+        rows = torch.arange(len(keep), device=keep.device)[:, None]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (
+                torch.cat([x[:, :, :before], x[rows, :, before + keep].transpose(1, 2)], dim=2)
+                for x in (layer.keys, layer.values)
+            )
 
     def select(self, rows: Tensor) -> None:
         """Goes on with the prompts ``rows`` (indices) alone."""
-        self.lengths, self.seen, self.hidden = self.lengths[rows], self.seen[rows], self.hidden[rows]
+        self.lengths, self.hidden = self.lengths[rows], self.hidden[rows]
+        self.positions, self.seen = self.positions[rows], self.seen[rows]
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
-    def _run(self, tokens: Tensor, **arguments: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, **arguments: Any) -> Tensor:
         found = self.network.base_model(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
         states: Tensor = found.last_hidden_state
         return states

@@ -1,0 +1,131 @@
+"""Greedy text against one prompt at a time without a cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import CONTEXT, VOCABULARY, network
+from torch import nn
+
+from rosepo_bench.engine.generation import generate
+from rosepo_bench.engine.model import SUPPORTED, LanguageModel
+from rosepo_bench.engine.prompts import TEMPLATES, Prompter
+from rosepo_bench.engine.tokens import train_tiny
+from rosepo_bench.errors import UserError
+from rosepo_bench.seeds import generator
+
+LIMIT = 12
+LABEL: dict[str, Any] = {"batch_tokens": 200, "label": "test"}
+
+
+def with_end(module: nn.Module, end: int) -> LanguageModel:
+    encoder: Any = SimpleNamespace(end=end, decode=lambda ids: " ".join(map(str, ids)))
+    return LanguageModel(module, encoder, CONTEXT, torch.device("cpu"))
+
+
+def catalogue(longest: int) -> Any:
+    """What ``generate`` looks at of a prompter."""
+    return SimpleNamespace(titles=[np.arange(longest), np.arange(2)])
+
+
+def greedy(module: nn.Module, prompt: np.ndarray, limit: int) -> list[int]:
+    """``limit`` tokens after ``prompt``, each by reading the whole sequence again."""
+    ids = prompt.tolist()
+    with torch.no_grad():
+        for _ in range(limit):
+            ids.append(int(module(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def prompts_of(seed: int, count: int) -> list[np.ndarray]:
+    draw = generator(seed, "generation")
+    return [draw.integers(1, VOCABULARY, size=int(n)) for n in draw.integers(1, CONTEXT - LIMIT + 1, size=count)]
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_text_is_that_of_one_prompt_alone_whatever_the_batch(kind: str) -> None:
+    module, prompts = network(kind, torch.float64), prompts_of(SUPPORTED.index(kind), 14)
+    written = [greedy(module, prompt, LIMIT) for prompt in prompts]
+    # Some end token that comes now and then, so that prompts leave the batch at different times, and some never.
+    counts = Counter(token for tokens in written for token in set(tokens[1:]) - {tokens[0]})
+    end = min(counts, key=lambda token: (abs(counts[token] - 5), token))
+    model = with_end(module, end)
+    for batch_tokens in (1, 100, 10**6):
+        found = generate(model, catalogue(LIMIT), prompts, limit=LIMIT, batch_tokens=batch_tokens, label="test")
+        for got, tokens in zip(found, written, strict=True):
+            assert got.finished == (end in tokens)
+            wanted = tokens[: tokens.index(end)] if got.finished else tokens
+            assert got.tokens.tolist() == wanted
+            assert got.title(model) == (" ".join(map(str, wanted)) if got.finished else None)
+    assert {got.finished for got in found} == {True, False}
+
+
+def test_an_end_token_at_the_limit_finishes() -> None:
+    module, (prompt, *_) = network("llama", torch.float64), prompts_of(3, 1)
+    tokens = greedy(module, prompt, LIMIT)
+    place = max(tokens.index(token) for token in tokens)
+    model = with_end(module, tokens[place])
+    (found,) = generate(model, catalogue(2), [prompt], limit=place + 1, **LABEL)
+    assert found.finished
+    assert found.tokens.tolist() == tokens[:place]
+    (found,) = generate(model, catalogue(2), [prompt], limit=place, **LABEL)
+    assert not found.finished
+    assert found.tokens.tolist() == tokens[:place]
+
+
+def test_text_is_decoded_as_titles_are_encoded() -> None:
+    titles = ["Iron Harbor (1990)", "Émile ☂ (2010)"]
+    encoder = train_tiny([*titles, *TEMPLATES["movies"].words()], 400)
+    prompter = Prompter(TEMPLATES["movies"], encoder, titles, history=3, candidates=False, anchor=3)
+    wanted = prompter.response(1).tolist()
+
+    class Parrot(nn.Module):
+        """Says the title, whatever it reads: the next token by position alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(encoder.size, encoder.size, bias=False)
+            nn.init.eye_(self.head.weight)
+
+        def base_model(self, input_ids: torch.Tensor, past_key_values: Any, **given: Any) -> Any:
+            keys = torch.zeros(len(input_ids), 1, input_ids.shape[1], 1)
+            past_key_values.update(keys, keys, 0)
+            positions = given.get("position_ids", torch.full_like(input_ids, len(prompt) - 1))
+            said = torch.tensor(wanted)[positions - len(prompt) + 1]
+            return SimpleNamespace(last_hidden_state=nn.functional.one_hot(said, encoder.size).float())
+
+        def get_output_embeddings(self) -> nn.Module:
+            return self.head
+
+        def get_input_embeddings(self) -> nn.Module:
+            return self.head
+
+    prompt = prompter.prompt([0])
+    model = LanguageModel(Parrot(), encoder, 200, torch.device("cpu"))
+    (found,) = generate(model, prompter, [prompt], limit=len(wanted), **LABEL)
+    assert found.title(model) == titles[1]
+    with pytest.raises(UserError, match=f"limit = {len(wanted) - 1} tokens would cut titles, the longest has"):
+        generate(model, prompter, [prompt], limit=len(wanted) - 1, **LABEL)
+
+
+def test_what_cannot_be_written_is_refused_before_any_work() -> None:
+    model = with_end(network("llama", torch.float32), 5)
+    model.network.base_model.register_forward_pre_hook(lambda *given: pytest.fail("the model was run"))
+    prompts = [np.array([1, 2]), np.ones(CONTEXT - LIMIT + 1, int)]
+    with pytest.raises(UserError, match=f"prompt 1 has 53 tokens; with up to 12 .* context of {CONTEXT}"):
+        generate(model, catalogue(4), prompts, limit=LIMIT, **LABEL)
+    with pytest.raises(UserError, match="limit = 3 tokens would cut titles, the longest has 4"):
+        generate(model, catalogue(4), prompts[:1], limit=3, **LABEL)
+
+
+def test_a_diverged_model_is_refused() -> None:
+    model = with_end(network("llama", torch.float32), 5)
+    with torch.no_grad():
+        model.network.lm_head.weight[7] = torch.inf
+    with pytest.raises(UserError, match="logits are not finite"):
+        generate(model, catalogue(2), [np.array([1, 2])], limit=2, **LABEL)

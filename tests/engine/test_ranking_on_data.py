@@ -1,0 +1,71 @@
+"""Ranking as a run does it: prompts of examples, adapters, and a trained model on real titles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import MICRO
+
+from rosepo_bench.config import ModelConfig, RunConfig
+from rosepo_bench.configure import read_profile, validate
+from rosepo_bench.data.types import Examples
+from rosepo_bench.engine.agreement import compare
+from rosepo_bench.engine.catalogue import catalogue_scores
+from rosepo_bench.engine.model import create
+from rosepo_bench.engine.prompts import TEMPLATES, Prompter
+from rosepo_bench.engine.ranking import example_prompts
+from rosepo_bench.engine.scoring import candidate_scores
+from rosepo_bench.engine.search import rank_best_first
+from rosepo_bench.engine.tokens import train_tiny
+from rosepo_bench.engine.trie import build
+from rosepo_bench.evaluation.metrics import measure
+from rosepo_bench.plan import Places, cells
+from rosepo_bench.seeds import generator
+
+WORDS = ["Iron", "Glass", "Quiet", "Harbor", "Orchard", "Ember", "of", "the", "II"]
+TEMPLATE = TEMPLATES["movies"]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("score", ["sum", "mean"])
+def test_the_catalogue_scores_candidates_as_candidates(listed: bool, score: str) -> None:
+    """The same prompts, the same numbers: also with LoRA layers, and where a user has several examples."""
+    draw = generator(0, "ranking")
+    titles = [f"{' '.join(draw.choice(WORDS, size=3))} ({1950 + n})" for n in range(30)]
+    encoder = train_tiny([*titles, *TEMPLATE.words()], 400)
+    prompter = Prompter(TEMPLATE, encoder, titles, history=4, candidates=listed, anchor=2)
+    model = create(ModelConfig(hidden=32, layers=2, heads=2, training="lora"), encoder, seed=0)
+    with torch.no_grad():  # fresh adapters add nothing
+        for parameter in model.network.parameters():
+            parameter.normal_(0, 0.3)
+    sequences = [draw.integers(0, 30, size=9).astype(np.int32) for _ in range(4)]
+    user, step = np.array([0, 0, 1, 2, 3, 3]), np.array([5, 8, 1, 8, 3, 4])
+    candidates = np.stack([draw.permutation(30)[:8] for _ in user]).astype(np.int32)
+    examples = Examples(user, step, candidates[:, 0], candidates, np.zeros(6, np.int64))
+    wanted = candidate_scores(model, prompter, sequences, examples, score=score, batch_tokens=500, label="test")
+    prompts = example_prompts(prompter, sequences, examples)
+    found = catalogue_scores(model, build(prompter.titles), prompts, score=score, batch_tokens=500, label="test")
+    np.testing.assert_allclose(np.take_along_axis(found, candidates, axis=1), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_best_first_is_the_full_ranking_on_movielens(ml100k_cache: Path, tmp_path: Path) -> None:
+    """A small model after a few steps of training, on some of the real test users and all titles."""
+    table = read_profile(str(MICRO))
+    table["datasets"] = {"movielens": {"source": "ml-100k"}}
+    table["model"] |= {"hidden": 48, "layers": 1, "vocabulary": 3000}
+    table |= {"methods": ["sft"], "sft": {"epochs": 0.06, "batch": 128, "lr": 1e-2}}
+    (cell,) = cells(validate(table, RunConfig), Places(tmp_path, None, ml100k_cache, offline=True))
+    language, pipeline = cell.language, cell.pipeline
+    model = language.create(pipeline.stages.get(language.sft).weights)
+    test = pipeline.test.take(np.arange(0, 943, 190))
+    prompts = example_prompts(language.prompter, pipeline.data.sequences, test)
+    trie = build(language.prompter.titles)
+    for score in ("sum", "mean"):
+        found = compare(model, trie, prompts, k=10, score=score, batch_tokens=4096, label="test")
+        assert found.equal.all()
+        assert (found.share < 0.9).all()
+    ranking = rank_best_first(model, trie, prompts, k=10, score="sum", batch_tokens=4096, label="test")
+    assert measure(ranking.ranks(test.target))["hr@10"]["n"] == len(test)

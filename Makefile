@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality sanitize lint build clean check force
+.PHONY: demo test bench gpu compare errors equality sanitize engine-alone lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -52,6 +52,10 @@ equality: build
 # The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: build
 	$(BIN) tests/sanitize.py $(ARGS)
+
+# A fresh environment with torch, numpy and the build's tools alone builds the engine and runs README's example.
+engine-alone:
+	$(PY) tests/engine_alone.py
 
 lint: build
 	$(BIN) -m ruff check .

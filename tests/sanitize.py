@@ -1,7 +1,7 @@
 """Builds the operators and the forest module with AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize
 and runs their tests:
 
-    python tests/sanitize.py [arguments of pytest]
+    python tests/sanitize.py [arguments of pytest, other tests among them]
 
 The first finding ends the run. Python and torch are not instrumented: what they allocate is seen where our code reads
 it, what they do is not.
@@ -76,10 +76,9 @@ def main(arguments: list[str]) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     # A finding is written to the process's own stderr as it dies: that must not be pytest's.
-    options = ["-q", "--capture=sys", "-p", "sanitize", "-p", "no:cacheprovider"]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *(arguments or TESTS)], cwd=ROOT, env=env
-    ).returncode
+    tests = [] if any((ROOT / argument.partition("::")[0]).exists() for argument in arguments) else TESTS
+    options = ["-q", "--capture=sys", "-p", "sanitize", "-p", "no:cacheprovider", *tests, *arguments]
+    return subprocess.run([sys.executable, "-m", "pytest", *options], cwd=ROOT, env=env).returncode
 
 
 if __name__ == "__main__":

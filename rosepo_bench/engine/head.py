@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor  # what torch.export traces with
 
 from rosepo_bench.engine.logprob_op import MEMORY_BUDGET, sequence_logprob
 from rosepo_bench.errors import UserError
@@ -49,7 +50,7 @@ class SequenceLogProb(nn.Module):
         """Log-probs ``[num_sequences]`` of the triples over the rows ``hidden`` ``[N, d]``."""
         weight, bias = self.lm_head.weight, self.lm_head.bias
         for name, parameter in (("weight", weight), ("bias", bias)):
-            if parameter is not None and type(parameter) not in (Tensor, nn.Parameter):
+            if parameter is not None and type(parameter) not in (Tensor, nn.Parameter, FakeTensor):
                 raise UserError(
                     f"lm_head.{name} is a {type(parameter).__name__}: a sharded head must be gathered first; apply "
                     "fully_shard to SequenceLogProb itself (or to a module around it), not to the layer inside"

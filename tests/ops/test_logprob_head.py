@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from rosepo_bench.engine import SequenceLogProb, head
 from rosepo_bench.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
@@ -196,6 +198,17 @@ def test_the_engine_needs_torch_and_numpy_alone() -> None:
     command = [sys.executable, "-c", ALONE, ",".join(sorted(others))]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_example_of_the_readme() -> None:
+    """`make engine-alone` runs it in an environment that has nothing else."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = [text for text in blocks if "rosepo_bench.engine.ops" in text]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["loss"].shape == (1,)
+    assert names["hidden"].grad[0].abs().max() > 0
+    assert names["hidden"].grad[3].abs().max() == 0  # no triple is on that row
 
 
 def test_the_package_has_no_other_name() -> None:

@@ -131,6 +131,37 @@ def test_what_an_earlier_call_left_in_the_scratch_does_no_harm(dtype: torch.dtyp
             assert_close(case, call(case, memory_budget=budget, chunk_rows=5))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_memory_without_contents_is_never_read(dtype: torch.dtype) -> None:
+    """In torch's deterministic mode new memory is NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1).isnan()
+        for rows, vocabulary in ((1, 1), (7, 33), (33, 1003)):
+            for budget in BUDGETS:
+                case = draw(rows, vocabulary, 3, dtype, bias=True, soft_cap=9.0)
+                assert_close(case, call(case, memory_budget=budget, chunk_rows=5))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bit_logits_may_overflow_downwards(dtype: torch.dtype) -> None:
+    """A logit of -infinity is a probability of 0, unless a cap makes it -soft_cap."""
+    case = draw(5, 9, 4, dtype, bias=True)
+    weight = case.weight.clone()
+    weight[8] = torch.finfo(dtype).min / 2
+    for cap in (0.0, 5.0):
+        low = replace(
+            case, weight=weight, hidden=case.hidden.abs() + 1, targets=case.targets.clamp(max=7), soft_cap=cap
+        )
+        for budget in BUDGETS:
+            found = call(low, memory_budget=budget)
+            assert all(torch.isfinite(x).all() for x in found.values())
+            logps = exact(low)[0]
+            assert error(found["logps"], logps) <= 20 * torch.finfo(dtype).eps * largest(logps)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("cap", [0.25, 2.0])
 def test_a_small_cap_in_16_bits(cap: float, dtype: torch.dtype) -> None:

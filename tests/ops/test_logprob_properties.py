@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +126,16 @@ def threads() -> Iterator[Any]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def test_calls_at_the_same_time_do_not_share_the_scratch() -> None:
+    cases = [draw(100, 2003, 16, dtype, seed=seed) for dtype in (torch.float32, torch.bfloat16) for seed in range(3)]
+    alone = [call(case, memory_budget=0) for case in cases]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda case: call(case, memory_budget=0), cases))
+            for case, found, wanted in zip(cases, together, alone, strict=True):
+                assert_same(case, found, wanted, exact=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

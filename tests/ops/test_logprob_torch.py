@@ -11,7 +11,7 @@ from logprob_cases import DTYPES, Case, call, draw
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from rosepo_bench.engine import ops
+from rosepo_bench.engine import SequenceLogProb, ops
 from rosepo_bench.errors import UserError
 
 KEPT, AGAIN = 256 << 20, 0
@@ -117,6 +117,22 @@ def test_compiles_without_a_graph_break(dynamic: bool, impl: str) -> None:
             loss = run(*leaves, case.triples)
             results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
         torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
+
+
+def test_the_head_can_be_exported() -> None:
+    case = draw(5, 9, 4, torch.float32)
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = SequenceLogProb(torch.nn.Linear(4, 9))
+
+        def forward(self, hidden: Tensor, targets: Tensor, rows: Tensor, sequences: Tensor) -> Tensor:
+            return self.head(hidden, targets, rows, sequences, 5)
+
+    module, inputs = Whole(), (case.hidden, *list(case.triples.values())[:3])
+    exported = torch.export.export(module, inputs)
+    torch.testing.assert_close(exported.module()(*inputs), module(*inputs))
 
 
 def test_marked_dynamic_dimensions_stay_dynamic() -> None:

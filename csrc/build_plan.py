@@ -34,7 +34,7 @@ PLAIN_SOURCES = ("device_flag.cpp", "isa.cpp", "scratch.cpp")
 KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
 CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu", "sequence_logprob.cu")
 # A Python module: its own file, so that the operators stay free of Python's symbols.
-FOREST_SOURCES = ("forest.cpp", "forest_collate.cpp", "forest_mark.cpp", "forest_module.cpp", "forest_pack.cpp")
+FOREST_SOURCES = ("forest.cpp", "forest_collate.cpp", "forest_mark.cpp", "forest_module.cpp")
 
 CXX_FLAGS = "-std=c++20 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Werror=return-type"
 CUDA_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden -cudart static --threads 2"

@@ -3,6 +3,7 @@
 #include "forest.h"
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 #include <unordered_set>
 #include <utility>
@@ -42,16 +43,16 @@ class Builder {
     // it.
     void emit(int64_t first, int64_t last) {
         grow(first, last);
-        const int64_t units = (last - first) / limits_.unit, parts = units > 1 ? best_parts(units) : 1;
-        if (parts == 1) {
+        const int64_t units = (last - first) / limits_.unit;
+        const std::vector<int64_t> cuts = best_cuts(units);
+        if (cuts.size() == 2) {
             if (over_budget(trie_.size()))
                 refuse(first, "its tree alone has ", trie_.size(), " tokens, a pass takes ", limits_.budget,
                        ": raise batch_tokens (in scoring, scoring.batch_tokens)");
             write(first, last);
             return;
         }
-        const std::vector<int64_t> cuts = shares(parts, units);
-        for (int64_t part = 0; part < parts; ++part)
+        for (size_t part = 0; part + 1 < cuts.size(); ++part)
             emit(first + cuts[part] * limits_.unit, first + cuts[part + 1] * limits_.unit);
     }
 
@@ -100,50 +101,29 @@ class Builder {
         out_.sequences.push_back(last - first);
     }
 
-    // Into how many trees to cut the units that the trie holds. Two trees compute their common prefix
-    // twice; one tree pays for the square of both. What later units share among themselves alone is not
-    // seen here, so that emit looks at each part again.
-    int64_t best_parts(int64_t units) const {
-        const bool must = over_budget(trie_.size());
-        if (!must && limits_.square == 0) return 1;
-        int64_t best = 1;
-        double lowest = row_cost(trie_.size());
-        const int64_t most = std::min<int64_t>(units, 64);
-        for (int64_t parts = 2; parts <= most; ++parts) {
-            const std::vector<int64_t> cuts = shares(parts, units);
-            int64_t longest = 0;
-            double cost = 0;
-            for (int64_t part = 0; part < parts; ++part) {
-                const int64_t size = total_[cuts[part + 1]] - total_[cuts[part]] + shared_[cuts[part]];
-                longest = std::max(longest, size), cost += row_cost(size);
-            }
-            if (must && best == 1 && (!over_budget(longest) || parts == most)) {
-                best = parts, lowest = cost;
-            } else if (cost < lowest && !over_budget(longest)) {
-                best = parts, lowest = cost;
-            } else if (best > 1 || !must) {
-                break;
+    // The units at which trees begin, and the end. Two trees compute their common prefix twice, one tree
+    // pays for the square of both: dynamic programming over where to cut. What later units share with those
+    // before the cut alone is not seen here, so that emit looks at each part again.
+    std::vector<int64_t> best_cuts(int64_t units) const {
+        if (!over_budget(trie_.size()) && limits_.square == 0) return {0, units};
+        std::vector<int64_t> begin(units + 1);
+        std::vector<double> lowest(units + 1, 0);
+        for (int64_t stop = 1; stop <= units; ++stop) {
+            lowest[stop] = std::numeric_limits<double>::infinity();
+            for (int64_t first = stop - 1; first >= 0; --first) {
+                const int64_t size = total_[stop] - total_[first] + shared_[first];
+                if (first < stop - 1 && (over_budget(size) || tree_cost(size) > lowest[stop])) break;
+                if (const double cost = lowest[first] + tree_cost(size); cost <= lowest[stop])
+                    lowest[stop] = cost, begin[stop] = first;
             }
         }
-        return best;
-    }
-
-    // The units at which each of `parts` parts begins, and the end: equal shares of the nodes.
-    std::vector<int64_t> shares(int64_t parts, int64_t units) const {
-        std::vector<int64_t> cuts = {0};
-        const int64_t first = total_[1], rest = total_[units] - first;
-        for (int64_t part = 1; part < parts; ++part) {
-            const auto found =
-                std::lower_bound(total_.begin() + 1, total_.end(), first + rest * part / parts);
-            // At least one unit for each part before and after.
-            cuts.push_back(
-                std::clamp<int64_t>(found - total_.begin(), cuts.back() + 1, units - parts + part));
-        }
-        cuts.push_back(units);
+        std::vector<int64_t> cuts = {units};
+        while (cuts.back() > 0) cuts.push_back(begin[cuts.back()]);
+        std::reverse(cuts.begin(), cuts.end());
         return cuts;
     }
 
-    double row_cost(int64_t size) const {
+    double tree_cost(int64_t size) const {
         const double tokens = static_cast<double>(size);
         return tokens + limits_.square * tokens * tokens;
     }

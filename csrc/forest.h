@@ -25,7 +25,7 @@ struct Limits {
     int64_t context;     // longest prompt with its response
     int64_t vocabulary;  // ids are below it; 0: not known
     int64_t budget;      // most nodes of a tree; 0: any number
-    double square;  // cost of a row of T tokens: T + square * T * T; 0: a group is never cut to save it
+    double square;  // cost of a tree of T tokens: T + square * T * T; 0: a group is never cut to save it
     int64_t unit;   // this many consecutive sequences of a group stay in one tree
     bool distinct;  // no two of a unit may be equal
 };
@@ -57,26 +57,11 @@ struct View {
     const int64_t *depth, *end, *node, *sequence;
 };
 
-// Rows of `width` tokens, as rosepo_bench/engine/forest.py describes a Batch; `rows` and what follows grow.
+// Trees one after the other, as rosepo_bench/engine/forest.py describes a Batch.
 struct Batch {
-    int64_t width;
-    int64_t *tokens, *depth, *end;
-    std::vector<int64_t> rows, row_of_target, target, sequence;
+    std::vector<int64_t> tokens, depth, end, rows, row_of_target, target, sequence;
 };
 
-// The length of the longest row: the first rows[0] trees share the first, and so on.
-int64_t width(const std::vector<View>& trees, const std::vector<int64_t>& rows);
-
-// Fills all of `batch`, the memory of its three arrays [rows, width] included.
-void collate(const std::vector<View>& trees, const std::vector<int64_t>& rows, Batch& batch);
-
-// One forward pass: the first rows[0] of `trees` share its first row, and so on.
-struct Pass {
-    std::vector<int64_t> trees, rows;
-};
-
-// Trees of the given lengths in passes of at most `budget` padded tokens that cost little in all. A row of
-// T tokens costs T + square * T * T, a pass `fixed` on top. No length may be above the budget.
-std::vector<Pass> pack(const std::vector<int64_t>& lengths, int64_t budget, double square, double fixed);
+Batch collate(const std::vector<View>& trees);
 
 }  // namespace rosepo::forest

@@ -144,40 +144,19 @@ struct Held {
     View view;
 };
 
-py::tuple collate_trees(const py::sequence& given, const std::vector<int64_t>& rows) {
+py::tuple collate_trees(const py::sequence& given) {
     std::deque<Held> held;
     std::vector<View> trees;
     for (const py::handle tree : given) trees.push_back(held.emplace_back(tree).view);
-    const auto height = static_cast<py::ssize_t>(rows.size());
-    Batch batch{};
-    batch.width = width(trees, rows);
-    py::array_t<int64_t> tokens({height, batch.width}), depth({height, batch.width}),
-        end({height, batch.width});
-    batch.tokens = tokens.mutable_data(), batch.depth = depth.mutable_data(),
-    batch.end = end.mutable_data();
+    Batch batch;
     {
         const py::gil_scoped_release free;
-        collate(trees, rows, batch);
+        batch = collate(trees);
     }
-    return py::make_tuple(tokens, depth, end, array_of(std::move(batch.rows)),
+    return py::make_tuple(array_of(std::move(batch.tokens)), array_of(std::move(batch.depth)),
+                          array_of(std::move(batch.end)), array_of(std::move(batch.rows)),
                           array_of(std::move(batch.row_of_target)), array_of(std::move(batch.target)),
                           array_of(std::move(batch.sequence)));
-}
-
-py::list pack_trees(const std::vector<int64_t>& lengths, int64_t budget, double square, double fixed) {
-    demand(std::isfinite(square) && square >= 0 && std::isfinite(fixed) && fixed >= 0,
-           "square and fixed must be finite and not negative");
-    demand(std::all_of(lengths.begin(), lengths.end(),
-                       [budget](int64_t length) { return length >= 1 && length <= budget; }),
-           "every length must be at least 1 and within the budget");
-    std::vector<Pass> passes;
-    {
-        const py::gil_scoped_release free;
-        passes = pack(lengths, budget, square, fixed);
-    }
-    py::list made;
-    for (Pass& pass : passes) made.append(py::make_tuple(std::move(pass.trees), std::move(pass.rows)));
-    return made;
 }
 
 }  // namespace
@@ -189,7 +168,5 @@ PYBIND11_MODULE(_forest, module) {
     module.def("build", build_trees, py::arg("groups"), py::kw_only(), py::arg("context"),
                py::arg("vocabulary"), py::arg("budget"), py::arg("square"), py::arg("unit"),
                py::arg("distinct"), py::arg("name"));
-    module.def("collate", collate_trees, py::arg("trees"), py::arg("rows"));
-    module.def("pack", pack_trees, py::arg("lengths"), py::kw_only(), py::arg("budget"), py::arg("square"),
-               py::arg("fixed"));
+    module.def("collate", collate_trees, py::arg("trees"));
 }

@@ -55,8 +55,8 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
     attention: Literal["auto", "dense", "flex"] = Field(
         "auto",
-        description="dense: SDPA under a mask; flex: FlexAttention over its blocks, CUDA only; auto: flex on CUDA for "
-        "rows of 1,024 tokens or more where it can (no attention dropout, heads of 16 or wider)",
+        description="dense: SDPA tree by tree under a mask; flex: FlexAttention over its blocks, CUDA only; auto: flex "
+        "on CUDA for passes of 1,024 tokens or more where it can (no attention dropout, heads of 16 or wider)",
     )
     checkpointing: bool = Field(
         False,
@@ -67,10 +67,10 @@ class ModelConfig(Section):
         "auto", description="of head and loss: the device's compiled operators, or plain torch"
     )
     square_cost: float = Field(
-        0.0, ge=0, description="for packing: a row of T tokens costs T + square_cost·T²; 0: counted from the shape"
-    )
-    pass_cost: float = Field(
-        0.0, ge=0, description="for packing: what a forward pass costs by itself, in tokens; 0: estimated"
+        0.0,
+        ge=0,
+        description="a tree of T tokens costs T + square_cost·T², by which users are cut into trees; 0: "
+        "counted from the shape",
     )
 
     @model_validator(mode="after")

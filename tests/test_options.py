@@ -85,9 +85,7 @@ def test_temporal_split(tmp_path: Path) -> None:
 
 
 def test_given_costs_and_budgets_pack_otherwise_to_the_same_model(plain: Found, tmp_path: Path) -> None:
-    found = run(
-        tmp_path, "model.square_cost=0.02", "model.pass_cost=2000.0", "batch_tokens=800", "scoring.batch_tokens=500"
-    )
+    found = run(tmp_path, "model.square_cost=0.02", "batch_tokens=150", "scoring.batch_tokens=250")
     np.testing.assert_allclose(scores(found, "rosepo"), scores(plain, "rosepo"), rtol=0, atol=1e-3)
     assert not np.array_equal(scores(found, "rosepo"), scores(plain, "rosepo"))  # sums in another order
 

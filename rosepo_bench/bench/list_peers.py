@@ -24,7 +24,7 @@ from rosepo_bench.engine.examples import by_user
 from rosepo_bench.engine.forest import Limits, Tree, build_all, collate
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import preference_loss
-from rosepo_bench.engine.packing import cost_of, limits_of, pack
+from rosepo_bench.engine.packing import limits_of, pack
 
 BUDGET = 4096
 """Tokens of one pass of ours, as the configuration's default."""
@@ -35,12 +35,12 @@ Passes = Iterator[tuple[Any, Tensor, Tensor | None]]
 def _forest(by_owner: bool) -> Callable[[Job, str], Call]:
     def prepare(job: Job, mode: str) -> Call:
         model = LanguageModel(job.network, None, job.size.context, torch.device(job.size.device))  # type: ignore[arg-type]
-        limits, cost = limits_of(model, BUDGET), cost_of(model)
+        limits = limits_of(model, BUDGET)
 
         def passes() -> Passes:
             trees, places = forest(job.lists, limits, by_owner=by_owner, together=mode == "train")
-            for chosen, rows in pack([len(tree) for tree in trees], BUDGET, cost):
-                batch = collate([trees[t] for t in chosen], rows=rows, device=model.device)
+            for chosen in pack([len(tree) for tree in trees], BUDGET):
+                batch = collate([trees[t] for t in chosen], device=model.device)
                 place = torch.from_numpy(np.concatenate([places[t] for t in chosen])).to(model.device)
                 values = model.logps(batch)
                 yield place, values, _loss(job, values, place) if mode == "train" else None

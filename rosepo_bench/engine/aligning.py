@@ -18,7 +18,7 @@ from rosepo_bench.engine.forest import collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import preference_loss, raise_errors
-from rosepo_bench.engine.packing import Cost, cost_of, limits_of, pack
+from rosepo_bench.engine.packing import limits_of, pack
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.seeds import generator
 from rosepo_bench.training import FitReport, Schedule, fit
@@ -53,7 +53,7 @@ def train_preference(
     """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
     many users; how they are packed into forward passes changes no number beyond rounding."""
     began = time.monotonic()
-    limits, cost = limits_of(model, batch_tokens), cost_of(model)
+    limits = limits_of(model, batch_tokens)
     alone = config.trees == "prompt"
     users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     meter.preparation = time.monotonic() - began
@@ -62,7 +62,7 @@ def train_preference(
 
     def backward(step: int) -> float:
         groups = [group for user in plan[step] for group in users[user]]
-        loss = backward_step(model, pairs, groups, config, batch_tokens=batch_tokens, cost=cost, meter=meter)
+        loss = backward_step(model, pairs, groups, config, batch_tokens=batch_tokens, meter=meter)
         raise_errors(model.device)
         return loss
 
@@ -85,14 +85,13 @@ def backward_step(
     config: PreferenceConfig,
     *,
     batch_tokens: int,
-    cost: Cost,
     meter: Meter,
 ) -> float:
     """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
     as the budget asks for."""
     total, loss = sum(len(group.places) for group in groups) // 2, 0.0
-    for trees, rows in pack([len(group.tree) for group in groups], batch_tokens, cost):
-        loss += _backward(model, pairs, [groups[g] for g in trees], rows, config, total, meter)
+    for trees in pack([len(group.tree) for group in groups], batch_tokens):
+        loss += _backward(model, pairs, [groups[g] for g in trees], config, total, meter)
     meter.count(pairs=total)
     return loss
 
@@ -101,12 +100,11 @@ def _backward(
     model: LanguageModel,
     pairs: TrainingPairs,
     groups: list[Group],
-    layout: list[int],
     config: PreferenceConfig,
     total: int,
     meter: Meter,
 ) -> float:
-    batch = collate([group.tree for group in groups], rows=layout, device=model.device)
+    batch = collate([group.tree for group in groups], device=model.device)
     rows = np.concatenate([group.places for group in groups])[::2] // 2
     logps = model.logps(batch).view(-1, 2)
     reference = _tensor(pairs.reference[rows], logps)
@@ -122,7 +120,7 @@ def _backward(
     )
     loss = losses.sum() / total
     loss.backward()
-    meter.count(tokens=batch.nodes)
+    meter.count(tokens=len(batch))
     return float(loss.detach())
 
 

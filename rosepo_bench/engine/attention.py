@@ -1,15 +1,15 @@
-"""How a model attends over the forest: SDPA under a dense mask, or FlexAttention over blocks of the one-line mask.
+"""How a model attends over the forest: SDPA tree by tree under dense masks, or FlexAttention over blocks of the mask.
 
 Both see what ``(k <= q) & (q < end[k])`` says; in windowed layers, of that, what is less than ``window`` tokens up the
 path: depths count them, so that every branch has its own. transformers calls ``attend``, which goes by the mask's kind.
 
-Shape legend: T tokens of a row, B rows, L tokens of all rows, padded to a bucket; H heads, D width of a head.
+Shape legend: T tokens of a pass, t of one tree, L tokens padded to a bucket; H heads, D width of a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -25,9 +25,10 @@ CHOICES = ("auto", "dense", "flex")
 BLOCK = 128  # FlexAttention's own default on CUDA
 NARROWEST = 16  # width of a head that FlexAttention's CUDA kernel takes
 
-# Rows from which `auto` takes FlexAttention on CUDA. Below about 1,000 tokens it was measured slower than masked SDPA
-# (pytorch/pytorch issue 141129, an A800; meta-pytorch/attention-gym issue 89); above, SDPA still computes all T² scores
-# and reads a mask of T² values, of which FlexAttention leaves out the blocks above the diagonal and between branches.
+# Tokens of a pass from which `auto` takes FlexAttention on CUDA. Below about 1,000 it was measured slower than masked
+# SDPA (pytorch/pytorch issue 141129, an A800; meta-pytorch/attention-gym issue 89); above, SDPA is called for each tree
+# and computes all of its t² scores, of which FlexAttention leaves out the blocks above the diagonal and between
+# branches.
 FLEX_FROM = 1024
 
 # A kernel is compiled for each bucket, with and without gradient, with and without window. torch's own limit is 8; one
@@ -35,14 +36,14 @@ FLEX_FROM = 1024
 COMPILED_KERNELS = 64
 
 
-def choose(setting: str, device: torch.device, width: int, obstacle: str) -> str:
-    """``dense`` or ``flex`` for rows of ``width`` tokens under ``model.attention = setting``.
+def choose(setting: str, device: torch.device, tokens: int, obstacle: str) -> str:
+    """``dense`` or ``flex`` for a pass of ``tokens`` tokens under ``model.attention = setting``.
 
     `auto` goes by device, length and model alone, never by a clock, so that the same run computes the same numbers:
     flex on CUDA from ``FLEX_FROM`` tokens where there is no ``obstacle``, dense otherwise.
     """
     if setting == "auto":
-        return "flex" if device.type == "cuda" and width >= FLEX_FROM and not obstacle else "dense"
+        return "flex" if device.type == "cuda" and tokens >= FLEX_FROM and not obstacle else "dense"
     return setting
 
 
@@ -66,26 +67,42 @@ def refuse_impossible(setting: str, device: torch.device, obstacle: str) -> None
         )
 
 
+class ForestMask(Tensor):
+    """``end`` as int64 ``[1, 1, 1, T]``: transformers hands on whatever has four axes as it is. With what ``attend``
+    needs beside it: ``depth`` [T] and, in windowed layers, the ``window`` (0: none)."""
+
+    depth: Tensor
+    window: int
+
+    @staticmethod
+    def of(end: Tensor, depth: Tensor, window: int) -> ForestMask:
+        mask = Tensor._make_subclass(ForestMask, end[None, None, None])
+        mask.depth, mask.window = depth, window
+        return mask
+
+    @cached_property
+    def trees(self) -> list[Tensor]:
+        """The dense mask of each tree, made once for all layers."""
+        return tree_masks(self.as_subclass(Tensor)[0, 0, 0], self.depth, self.window)
+
+
 def inputs(batch: Batch, config: Any, setting: str) -> dict[str, Any]:
     """What a transformers body takes for ``batch``: tokens, positions and the mask, or a mask for each kind of layer.
-
-    Under flex all rows are one: blocks between rows are empty and left out, and the number of rows is no shape that a
-    kernel would be compiled for.
-    """
-    width = batch.tokens.shape[1]
-    if choose(setting, batch.tokens.device, width, obstacle_in(config)) == "dense":
-        masks = for_layers(config, width, lambda window: dense_mask(batch, window))
-        return {"input_ids": batch.tokens, "position_ids": batch.depth, "attention_mask": masks}
-    if batch.tokens.device.type == "cpu" and torch.is_grad_enabled():
-        raise UserError("attention 'flex' has no gradient on the CPU (torch's FlexAttention); choose 'auto' or 'dense'")
-    end, depth = _one_row(batch)
-    masks = for_layers(config, width, lambda window: block_mask(end, depth, window))
-    tokens, positions = batch.tokens.flatten()[None], batch.depth.flatten()[None]
-    return {"input_ids": tokens, "position_ids": positions, "attention_mask": masks}
+    The batch is one row of T tokens."""
+    if choose(setting, batch.tokens.device, len(batch), obstacle_in(config)) == "dense":
+        masks = for_layers(config, batch.longest, lambda window: ForestMask.of(batch.end, batch.depth, window))
+    else:
+        if batch.tokens.device.type == "cpu" and torch.is_grad_enabled():
+            raise UserError(
+                "attention 'flex' has no gradient on the CPU (torch's FlexAttention); choose 'auto' or 'dense'"
+            )
+        end, depth = padded(batch)
+        masks = for_layers(config, batch.longest, lambda window: block_mask(end, depth, window))
+    return {"input_ids": batch.tokens[None], "position_ids": batch.depth[None], "attention_mask": masks}
 
 
 def for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
-    """One mask, or one for each kind of layer where some have a window; no depth reaches a window of ``width``."""
+    """One mask, or one for each kind of layer where some have a window that paths of ``width`` tokens go beyond."""
     window = window_of(config)
     if window >= width or not window:
         return mask(0)
@@ -102,33 +119,34 @@ def window_of(config: Any) -> int:
     return int(getattr(config, "sliding_window", None) or 0)
 
 
-def dense_mask(batch: Batch, window: int = 0) -> Tensor:
-    """bool ``[B, 1, T, T]``: which keys a query sees. ``window`` 0: all its ancestors."""
-    mask = batch.mask()
-    if window:
-        near = batch.depth[:, :, None] - window < batch.depth[:, None, :]
-        mask = mask & near[:, None]
-    return mask
+def tree_masks(end: Tensor, depth: Tensor, window: int = 0) -> list[Tensor]:
+    """bool ``[t, t]`` for each tree of a pass: which keys a query sees. ``window`` 0: all its ancestors."""
+    masks, start, ends = [], 0, end.tolist()
+    while start < len(ends):
+        stop = ends[start]  # where the root's subtree ends, the next tree begins
+        index = torch.arange(start, stop, device=end.device)
+        mask = (index <= index[:, None]) & (index[:, None] < end[start:stop])
+        if window:
+            mask &= depth[start:stop, None] - window < depth[start:stop]
+        masks.append(mask)
+        start = stop
+    return masks
 
 
 def bucket(tokens: int) -> int:
-    """The padded length of a row of ``tokens``: a power of two, so that few kernels are compiled. Padding is added for
+    """The padded length of a pass of ``tokens``: a power of two, so that few kernels are compiled. Padding is added for
     attention alone, where all it costs is a block on the diagonal, never to what the other layers compute."""
     return max(FLEX_FROM, 1 << (tokens - 1).bit_length())
 
 
-def _one_row(batch: Batch) -> tuple[Tensor, Tensor]:
-    """``end`` and ``depth`` ``[L]`` of all rows one after the other; padding sees itself alone."""
-    rows, width = batch.tokens.shape
-    length = bucket(rows * width)
-    index = torch.arange(length, device=batch.end.device)
-    end = index + 1
-    end[: rows * width] = (batch.end + width * index[:rows, None]).flatten()
-    return end, pad(batch.depth.flatten(), (0, length - rows * width))
+def padded(batch: Batch) -> tuple[Tensor, Tensor]:
+    """``end`` and ``depth`` ``[L]``; padding sees itself alone."""
+    index = torch.arange(len(batch), bucket(len(batch)), device=batch.end.device)
+    return torch.cat([batch.end, index + 1]), pad(batch.depth, (0, len(index)))
 
 
 def block_mask(end: Tensor, depth: Tensor, window: int = 0) -> BlockMask:
-    """The mask of one row over ``end`` and ``depth`` ``[L]``, L a multiple of ``BLOCK``, without ever making L² values:
+    """The mask over ``end`` and ``depth`` ``[L]``, L a multiple of ``BLOCK``, without ever making L² values:
     whether any or every query of a block sees any or every key of another follows from the extremes of both."""
     start = torch.arange(0, len(end), BLOCK, device=end.device)
     query, key = start[:, None], start[None, :]
@@ -179,7 +197,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | BlockMask | None,
+    attention_mask: Tensor | ForestMask | BlockMask | None,
     *,
     scaling: float | None = None,
     softcap: float | None = None,
@@ -187,17 +205,39 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: ``query`` ``[B, H, T, D]``, ``key`` and ``value`` with as many heads or
     fewer, the result ``[B, T, H, D]``. ``softcap`` c: scores x become c tanh(x / c) (Gemma 2, arXiv 2408.00118)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     dropout = settings.get("dropout", 0.0)
     if isinstance(attention_mask, BlockMask):
         if dropout:
             raise UserError("attention 'flex' cannot drop attention weights; choose 'auto' or 'dense'")
         return _flex(query, key, value, attention_mask, scaling, softcap), None
+    settings |= {"scaling": scaling, "softcap": softcap}
+    if not isinstance(attention_mask, ForestMask):
+        return _dense(module, query, key, value, attention_mask, **settings), None
+    # split, as its backward pass is one cat; that of slices would fill all T tokens for each tree.
+    sizes = [len(mask) for mask in attention_mask.trees]
+    trees = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), attention_mask.trees, strict=True)
+    found = [_dense(module, q, k, v, mask[None, None], **settings) for q, k, v, mask in trees]
+    return torch.cat(found, dim=1), None
+
+
+def _dense(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float | None,
+    softcap: float | None,
+    **settings: Any,
+) -> Tensor:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     if softcap is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+        found: Tensor = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **settings)[0]
+        return found
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _capped(query, key, value, attention_mask, scaling, softcap, dropout), None
+    return _capped(query, key, value, mask, scaling, softcap, settings.get("dropout", 0.0))
 
 
 def _capped(

@@ -2,12 +2,13 @@
 
 All sequences of a group (a prompt's chosen and rejected responses, its candidates, a user's steps) become one tree of
 tokens laid out in depth-first order. Two integers a node say everything: ``depth`` (its position) and ``end`` (the
-index after its subtree); the attention mask is then ``(k <= q) & (q < end[k])``, a node sees its ancestors and itself.
-Exact for decoders with absolute or rotary positions and full causal attention.
+index after its subtree); node q sees node k where ``(k <= q) & (q < end[k])``, its ancestors and itself. The trees of a
+forward pass stand one after the other in one row, without padding, and never see each other by the same line.
+Exact for decoders with absolute or rotary positions and causal attention, with or without a window.
 
-Trees are built and put into rows by csrc/forest*.cpp; which trees share a forward pass is decided in ``packing.py``.
+Trees are built and laid out by csrc/forest*.cpp; which trees share a forward pass is decided in ``packing.py``.
 
-Shape legend: T tokens of a row, B rows, S sequences.
+Shape legend: T tokens of all trees of a pass, R rows that predict, S sequences.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Tree:
 @dataclass(frozen=True)
 class Limits:
     """What a tree may be. ``context``: longest prompt with its response. ``vocabulary``: token ids are below it; 0: not
-    known. ``budget``: most tokens of a tree; 0: any number. ``square``: a row of T tokens costs T + square·T², and a
+    known. ``budget``: most tokens of a tree; 0: any number. ``square``: a tree of T tokens costs T + square·T², and a
     group is cut into several trees where that is cheaper; 0: it never is."""
 
     context: int
@@ -125,9 +126,9 @@ def build_all(
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of trees as tensors. ``tokens``, ``depth``, ``end`` [B, T]; ``rows`` [R] are the flat positions (b·T + t)
-    that predict something, each once; per response token ``row_of_target`` (into ``rows``), ``target`` and
-    ``sequence``."""
+    """The trees of one forward pass as tensors, one after the other: ``tokens``, ``depth``, ``end`` [T]; ``rows`` [R]
+    are the nodes that predict something, each once; per response token ``row_of_target`` (into ``rows``), ``target``
+    and ``sequence``. ``longest``: tokens of the longest path."""
 
     tokens: Tensor
     depth: Tensor
@@ -137,23 +138,16 @@ class Batch:
     target: Tensor
     sequence: Tensor
     sequences: int
-    nodes: int
+    longest: int
 
-    def mask(self) -> Tensor:
-        """bool ``[B, 1, T, T]``: which keys a query sees."""
-        index = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        query, key = index[:, None], index[None, :]
-        return ((key <= query) & (query < self.end[:, None, :]))[:, None]
+    def __len__(self) -> int:
+        return len(self.tokens)
 
 
-def collate(trees: Sequence[Tree], *, rows: Sequence[int] | None = None, device: str | torch.device = "cpu") -> Batch:
-    """Trees into one batch: the first ``rows[0]`` of them side by side in its first row and so on (None: one tree a
-    row), padded to the longest.
-
-    The sequences keep the order of ``trees``: those of the first tree come first. Padding sees itself alone and
-    predicts nothing.
-    """
-    arrays = native().collate(trees, [1] * len(trees) if rows is None else rows)
+def collate(trees: Sequence[Tree], *, device: str | torch.device = "cpu") -> Batch:
+    """Trees into one batch. The sequences keep the order of ``trees``: those of the first tree come first."""
     names = ("tokens", "depth", "end", "rows", "row_of_target", "target", "sequence")
-    tensors = {name: torch.from_numpy(array).to(device) for name, array in zip(names, arrays, strict=True)}
-    return Batch(**tensors, sequences=sum(tree.sequences for tree in trees), nodes=sum(map(len, trees)))
+    arrays = zip(names, native().collate(trees), strict=True)
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays}
+    longest = max(int(tree.depth.max()) + 1 for tree in trees)
+    return Batch(**tensors, sequences=sum(tree.sequences for tree in trees), longest=longest)

@@ -17,7 +17,6 @@ from rosepo_bench.engine import attention, library, ops
 from rosepo_bench.engine.architectures import head_settings, refuse_unsuitable
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.head import SequenceLogProb
-from rosepo_bench.engine.packing import Cost
 from rosepo_bench.engine.tokens import Encoder
 from rosepo_bench.errors import UserError, nearest
 
@@ -26,8 +25,8 @@ from rosepo_bench.errors import UserError, nearest
 class LanguageModel:
     """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted;
     it attends as ``attention`` says (`auto`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the
-    implementation of the operators (engine/ops.py), ``cost`` that of its passes where it was given, 0 what is to be
-    counted. Raises UserError for a model that the forest would be wrong for."""
+    implementation of the operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted
+    from the shape). Raises UserError for a model that the forest would be wrong for."""
 
     network: Any
     encoder: Encoder
@@ -35,7 +34,7 @@ class LanguageModel:
     device: torch.device
     impl: str = "auto"
     attention: str = "auto"
-    cost: Cost | None = None
+    square_cost: float = 0.0
 
     def __post_init__(self) -> None:
         if self.attention not in attention.CHOICES:
@@ -50,7 +49,7 @@ class LanguageModel:
         """
         inputs = attention.inputs(batch, self.network.config, self.attention)
         hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
-        rows = hidden.flatten(0, 1).index_select(0, batch.rows)
+        rows = hidden[0].index_select(0, batch.rows)
         return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
 
     @cached_property
@@ -127,8 +126,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
     context = int(network.config.max_position_embeddings)
-    cost = Cost(config.square_cost, config.pass_cost)
-    return LanguageModel(network, encoder, context, device, config.impl, config.attention, cost)
+    return LanguageModel(network, encoder, context, device, config.impl, config.attention, config.square_cost)
 
 
 def context_of(config: ModelConfig) -> int:

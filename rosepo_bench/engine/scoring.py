@@ -12,7 +12,7 @@ from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.examples import grouped
 from rosepo_bench.engine.forest import collate
 from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.packing import cost_of, limits_of, pack
+from rosepo_bench.engine.packing import limits_of, pack
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.errors import UserError
 
@@ -36,8 +36,8 @@ def title_logps(
     result = np.full(responses.shape, np.nan)
     done = 0
     with torch.no_grad():
-        for trees, rows in pack([len(group.tree) for group in groups], batch_tokens, cost_of(model)):
-            batch = collate([groups[g].tree for g in trees], rows=rows, device=model.device)
+        for trees in pack([len(group.tree) for group in groups], batch_tokens):
+            batch = collate([groups[g].tree for g in trees], device=model.device)
             places = np.concatenate([groups[g].places for g in trees])
             result.reshape(-1)[places] = model.logps(batch).double().cpu().numpy()
             done += len(trees)

@@ -14,7 +14,7 @@ from rosepo_bench.engine.forest import Tree, collate
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import raise_errors
-from rosepo_bench.engine.packing import cost_of, pack
+from rosepo_bench.engine.packing import pack
 from rosepo_bench.errors import UserError
 from rosepo_bench.training import FitReport, Schedule, fit
 
@@ -38,18 +38,16 @@ def train_sft(
     items whose trees ``trees_of`` builds. The loss is the mean over the tokens of a step's responses."""
     schedule_of_batches = plan_batches(train_end, config, window=window, first=first, seed=seed)
 
-    cost = cost_of(model)
-
     def backward(step: int) -> float:
         trees = trees_of(schedule_of_batches[step])
         tokens = sum(len(tree.target) for tree in trees)
         loss = 0.0
-        for chosen, rows in pack([len(tree) for tree in trees], batch_tokens, cost):
-            batch = collate([trees[t] for t in chosen], rows=rows, device=model.device)
+        for chosen in pack([len(tree) for tree in trees], batch_tokens):
+            batch = collate([trees[t] for t in chosen], device=model.device)
             nll = -model.logps(batch).sum() / tokens
             nll.backward()
             loss += float(nll.detach())
-            meter.count(tokens=batch.nodes)
+            meter.count(tokens=len(batch))
         raise_errors(model.device)
         return loss
 

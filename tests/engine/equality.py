@@ -54,16 +54,10 @@ def separate(model: nn.Module, groups: list[Group], attention: str) -> Tensor:
     return torch.stack(values)
 
 
-def packed(model: nn.Module, groups: list[Group], rows: list[int] | None = None) -> Tensor:
-    """``rows``: how many trees stand in each row; one, if not given."""
+def packed(model: nn.Module, groups: list[Group]) -> Tensor:
+    """All groups in one pass."""
     trees = [build(group, context=CONTEXT, vocabulary=VOCABULARY) for group in groups]
-    return language_model(model).logps(collate(trees, rows=rows))
-
-
-def random_rows(draw: np.random.Generator, trees: int) -> list[int]:
-    """How many trees stand in each row."""
-    cuts = np.flatnonzero(draw.integers(0, 2, size=trees - 1)) + 1
-    return np.diff([0, *cuts, trees]).tolist()
+    return language_model(model).logps(collate(trees))
 
 
 def values_and_gradients(model: nn.Module, values: Tensor, weights: Tensor) -> dict[str, Tensor]:
@@ -101,13 +95,12 @@ def compare(case: tuple[str, dict[str, Any]], forests: int, seed: int) -> Compar
     draw, result = np.random.default_rng(seed), Comparison()
     for _ in range(forests):
         groups = [random_group(draw) for _ in range(int(draw.integers(1, 5)))]
-        rows = random_rows(draw, len(groups))
         weights = torch.from_numpy(draw.normal(size=sum(map(len, groups))))
         exact = values_and_gradients(double, separate(double, groups, "textbook"), weights)
-        twin = values_and_gradients(double, packed(double, groups, rows), weights)
+        twin = values_and_gradients(double, packed(double, groups), weights)
         result.twin = max(result.twin, *worst(twin, exact).values())
         alone = worst(values_and_gradients(single, separate(single, groups, stock), weights.float()), exact)
-        forest = worst(values_and_gradients(single, packed(single, groups, rows), weights.float()), exact)
+        forest = worst(values_and_gradients(single, packed(single, groups), weights.float()), exact)
         for name, tensor in exact.items():
             largest = float(tensor.abs().max())
             result.forest[name] = max(result.forest.get(name, 0.0), forest[name] / largest)

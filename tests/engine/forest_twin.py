@@ -53,30 +53,18 @@ def common(a: list[int], b: list[int]) -> int:
     return length
 
 
-def collate(trees: Sequence[Tree], rows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The arrays of the batch in which the first ``rows[0]`` trees share the first row, and so on."""
-    places = [0, *np.cumsum(rows)]
-    members = [list(trees[a:b]) for a, b in itertools.pairwise(places)]
-    width = max(sum(map(len, row)) for row in members)
-    tokens, depth = np.zeros((2, len(rows), width), dtype=int)
-    end = np.tile(np.arange(1, width + 1), (len(rows), 1))
-    flat, target, sequence, sequences = [], [], [], 0
-    for b, row in enumerate(members):
-        start = 0
-        for tree in row:
-            here = slice(start, start + len(tree))
-            tokens[b, here], depth[b, here], end[b, here] = tree.tokens, tree.depth, tree.end + start
-            flat += (tree.node + start + b * width).tolist()
-            target += tree.target.tolist()
-            sequence += (tree.sequence + sequences).tolist()
-            start, sequences = start + len(tree), sequences + tree.sequences
-    positions, row_of_target = np.unique(flat, return_inverse=True)
+def collate(trees: Sequence[Tree]) -> dict[str, np.ndarray]:
+    """The arrays of the batch: trees one after the other."""
+    starts = [0, *itertools.accumulate(map(len, trees))]
+    firsts = [0, *itertools.accumulate(tree.sequences for tree in trees)]
+    nodes = np.concatenate([tree.node + start for tree, start in zip(trees, starts, strict=False)])
+    rows, row_of_target = np.unique(nodes, return_inverse=True)
     return {
-        "tokens": tokens,
-        "depth": depth,
-        "end": end,
-        "rows": positions,
+        "tokens": np.concatenate([tree.tokens for tree in trees]),
+        "depth": np.concatenate([tree.depth for tree in trees]),
+        "end": np.concatenate([tree.end + start for tree, start in zip(trees, starts, strict=False)]),
+        "rows": rows,
         "row_of_target": row_of_target,
-        "target": np.array(target),
-        "sequence": np.array(sequence),
+        "target": np.concatenate([tree.target for tree in trees]),
+        "sequence": np.concatenate([tree.sequence + first for tree, first in zip(trees, firsts, strict=False)]),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.attention.flex_attention as flex
-from equality import CASES, case_name, random_group, random_rows, values_and_gradients, worst
+from equality import CASES, case_name, random_group, values_and_gradients, worst
 from small_models import CONTEXT, VOCABULARY, language_model, network
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -30,17 +30,12 @@ def long_tree(draw: np.random.Generator, tokens: int) -> Tree:
     return build(group, context=1000)
 
 
-def batch_of(draw: np.random.Generator, tokens: int, rows: int) -> Batch:
-    return collate([long_tree(draw, tokens) for _ in range(rows)])
+def batch_of(draw: np.random.Generator, tokens: int, trees: int) -> Batch:
+    return collate([long_tree(draw, tokens) for _ in range(trees)])
 
 
 def forests(draw: np.random.Generator) -> Batch:
-    return collate([build(random_group(draw), context=CONTEXT) for _ in range(5)], rows=[2, 2, 1])
-
-
-def flat_dense(batch: Batch, window: int) -> Tensor:
-    """The dense masks of all rows as one mask of one row, ``[B·T, B·T]``."""
-    return torch.block_diag(*attention.dense_mask(batch, window)[:, 0].int()).bool()
+    return collate([build(random_group(draw), context=CONTEXT) for _ in range(5)])
 
 
 def listed(counts: Tensor, indices: Tensor) -> Tensor:
@@ -55,10 +50,11 @@ def listed(counts: Tensor, indices: Tensor) -> Tensor:
 def test_blocks_are_those_of_the_dense_mask(window: int) -> None:
     """No block is left out or called full that is not; without a window none is kept or called partial needlessly."""
     draw = np.random.default_rng(window)
-    for tokens, rows in ((300, 1), (500, 3), (90, 5)):
-        batch = batch_of(draw, tokens, rows)
-        size, truth = batch.tokens.numel(), flat_dense(batch, window)
-        mask = attention.block_mask(*attention._one_row(batch), window)
+    for tokens, trees in ((300, 1), (500, 3), (90, 5)):
+        batch = batch_of(draw, tokens, trees)
+        masks = attention.tree_masks(batch.end, batch.depth, window)
+        size, truth = len(batch), torch.block_diag(*(one.int() for one in masks)).bool()
+        mask = attention.block_mask(*attention.padded(batch), window)
         length = attention.bucket(size)
         index = torch.arange(length)
         seen = mask.mask_mod(torch.tensor(0), torch.tensor(0), index[:, None], index[None, :])
@@ -82,10 +78,10 @@ def test_a_window_counts_up_the_path() -> None:
     """Nodes of other branches that lie between two nodes in a row take no room in a window."""
     trunk, branches = np.array([1, 2, 3]), [np.array([4 + b, 9, 10, 11]) for b in range(3)]
     batch = collate([build([(trunk, branch) for branch in branches], context=9)])
-    mask = attention.dense_mask(batch, 3)[0, 0]
+    (mask,) = attention.tree_masks(batch.end, batch.depth, 3)
     assert mask.sum(1).tolist() == [1, 2, *[3] * 10]
-    last = batch.tokens[0].tolist().index(6) + 2  # the third branch: 6, 9, 10
-    assert batch.tokens[0, mask[last]].tolist() == [6, 9, 10]
+    last = batch.tokens.tolist().index(6) + 2  # the third branch: 6, 9, 10
+    assert batch.tokens[mask[last]].tolist() == [6, 9, 10]
 
 
 @pytest.fixture
@@ -107,7 +103,6 @@ def test_flex_equals_dense(case: tuple[str, dict[str, object]]) -> None:
     dense = values_and_gradients(model, language_model(model, "dense").logps(batch), weights)
     with torch.no_grad():  # as inputs() refuses a gradient on the CPU
         inputs = attention.inputs(batch, model.config, "flex")
-    assert inputs["input_ids"].shape == (1, batch.tokens.numel())
     rows = model.base_model(**inputs, use_cache=False).last_hidden_state[0, batch.rows]
     logps = language_model(model).head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
     assert max(worst(values_and_gradients(model, logps, weights), dense).values()) < 1e-10
@@ -140,16 +135,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(("kind", "kernels"), [("llama", 1), ("gemma2", 2)])
 def test_batches_of_a_bucket_share_a_kernel(kind: str, kernels: int) -> None:
-    """Rows, lengths and masks change from batch to batch; compiled is one kernel a bucket, and one with a window."""
+    """Lengths and masks change from batch to batch; compiled is one kernel a bucket, and one with a window."""
     draw, model = np.random.default_rng(4), network(kind, torch.float32)
     flexible, dense = (language_model(model, choice) for choice in ("flex", "dense"))
     lengths, buckets = set(), set()
     with torch.no_grad():
         for _ in range(40):
-            trees = [build(random_group(draw), context=CONTEXT) for _ in range(int(draw.integers(1, 12)))]
-            batch = collate(trees, rows=random_rows(draw, len(trees)))
-            lengths.add(batch.tokens.numel())
-            buckets.add(attention.bucket(batch.tokens.numel()))
+            trees = [build(random_group(draw), context=CONTEXT) for _ in range(int(2 ** draw.uniform(0, 5.5)))]
+            batch = collate(trees)
+            lengths.add(len(batch))
+            buckets.add(attention.bucket(len(batch)))
             torch.testing.assert_close(flexible.logps(batch), dense.logps(batch), rtol=1e-4, atol=1e-4)
     assert len(lengths) > 25
     assert buckets == {128, 256, 512, 1024}

@@ -1,12 +1,14 @@
-"""Trees, their mask and the rows they are put in. That a model computes the same over them: test_architectures.py."""
+"""Trees and their masks. That a model computes the same over them: test_architectures.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from equality import packed, random_group
+from scipy.linalg import block_diag
 from small_models import CONTEXT, network
 
+from rosepo_bench.engine.attention import tree_masks
 from rosepo_bench.engine.forest import Tree, build, collate
 
 
@@ -24,14 +26,13 @@ def test_one_line_mask_is_ancestry() -> None:
     draw = np.random.default_rng(3)
     for _ in range(50):
         trees = [build(random_group(draw), context=CONTEXT) for _ in range(3)]
-        batch = collate(trees, rows=[3])
-        mask, start = batch.mask()[:, 0].numpy(), 0
-        assert mask.shape[0] == 1
-        for tree in trees:
-            stop = start + len(tree)
-            np.testing.assert_array_equal(mask[0, start:stop, start:stop], visible(tree))
-            assert mask[0, start:stop].sum() == visible(tree).sum()  # nothing of another tree is seen
-            start = stop
+        batch = collate(trees)
+        node = np.arange(len(batch))
+        whole = (node <= node[:, None]) & (node[:, None] < batch.end.numpy())
+        alone = [visible(tree) for tree in trees]
+        np.testing.assert_array_equal(whole, block_diag(*alone))  # nothing of another tree is seen
+        for found, wanted in zip(tree_masks(batch.end, batch.depth), alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_shared_tokens_are_one_node() -> None:
@@ -61,11 +62,10 @@ def test_a_window_of_steps_is_one_trunk() -> None:
     assert (tree.end == len(tree)).all()
 
 
-def test_rows_keep_the_order_of_sequences() -> None:
+def test_a_pass_keeps_the_order_of_sequences() -> None:
     draw = np.random.default_rng(5)
     model = network("llama", torch.float64)
     groups = [random_group(draw) for _ in range(7)]
     with torch.no_grad():
-        one = packed(model, groups, [1] * 7)
-        for rows in ([7], [3, 4], [1, 2, 4]):
-            torch.testing.assert_close(packed(model, groups, rows), one, rtol=0, atol=1e-10)
+        alone = torch.cat([packed(model, [group]) for group in groups])
+        torch.testing.assert_close(packed(model, groups), alone, rtol=0, atol=1e-10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import forest_twin
@@ -90,19 +92,15 @@ def test_the_batch_is_its_twin() -> None:
     draw = generator(0, "batches")
     for _ in range(100):
         trees = [build(random_group(draw, 5), context=CONTEXT) for _ in range(int(draw.integers(1, 7)))]
-        rows = np.diff([0, *np.flatnonzero(draw.integers(0, 2, size=len(trees) - 1)) + 1, len(trees)]).tolist()
-        batch = collate(trees, rows=rows)
-        for name, wanted in forest_twin.collate(trees, rows).items():
+        batch = collate(trees)
+        for name, wanted in forest_twin.collate(trees).items():
             np.testing.assert_array_equal(getattr(batch, name).numpy(), wanted, err_msg=name)
         assert batch.sequences == sum(tree.sequences for tree in trees)
-        assert batch.nodes == sum(map(len, trees))
+        assert batch.longest == max(tree.depth.max() for tree in trees) + 1
 
 
-def test_rows_that_do_not_hold_each_tree_once_are_refused() -> None:
+def test_trees_that_do_not_hold_together_are_refused() -> None:
     tree = build(arrays([([1], [2])]), context=CONTEXT)
-    for rows in ([1], [3], [2, 0], [3, -1], []):
-        with pytest.raises(ValueError, match="rows do not hold each tree once"):
-            collate([tree, tree], rows=rows)
     with pytest.raises(ValueError, match="a node that its tree does not have"):
         collate([replace(tree, node=tree.node + 1)])
     with pytest.raises(ValueError, match="differ in length"):
@@ -170,6 +168,44 @@ def test_cut_groups_hold_the_same_sequences_within_the_budget(square: float) -> 
             assert tree.sequences % 2 == 0
             assert_equal(tree, forest_twin.build(group[at : at + tree.sequences]))
             at += tree.sequences
+
+
+def partitions(units: int) -> Iterator[list[int]]:
+    """Every way to cut ``units`` in a row, as places from 0 to ``units``."""
+    for inner in itertools.product((False, True), repeat=units - 1):
+        yield [0, *(place + 1 for place, cut in enumerate(inner) if cut), units]
+
+
+def test_cuts_cost_nearly_the_least_there_is() -> None:
+    draw = generator(0, "cheapest cuts")
+
+    def cost(sizes: Iterable[int]) -> float:
+        return sum(size + square * size**2 for size in sizes)
+
+    ratios = []
+    for trial in range(150):
+        square, group = (0.003, 0.02, 0.1)[trial % 3], steps(draw)
+        (trees,) = build_all([group], Limits(1000, square=square), unit=2)
+        least = min(
+            cost(len(forest_twin.build(group[2 * a : 2 * b])) for a, b in itertools.pairwise(places))
+            for places in partitions(len(group) // 2)
+        )
+        ratios.append(cost(map(len, trees)) / least)
+    assert min(ratios) > 1 - 1e-12
+    assert np.median(ratios) < 1 + 1e-12
+    assert max(ratios) < 1.2
+
+
+def steps(draw: np.random.Generator) -> Group:
+    """Pairs after one another of a user, whose history begins anew every few steps."""
+    items = [draw.integers(9, 99, size=int(draw.integers(1, 5))) for _ in range(20)]
+    group: Group = []
+    span, length, suffix = int(draw.integers(2, 5)), int(draw.integers(1, 6)), draw.integers(9, 99, size=4)
+    for step in range(int(draw.integers(1, 9))):
+        start = step // span * span
+        prompt = np.concatenate([[1, 2], *items[start : start + length + step % span], suffix])
+        group += [(prompt, draw.integers(9, 99, size=int(draw.integers(1, 6)))) for _ in range(2)]
+    return group
 
 
 def test_a_unit_over_the_budget_is_refused_with_what_to_set() -> None:

@@ -22,7 +22,7 @@ from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
 from rosepo_bench.engine.examples import by_user
 from rosepo_bench.engine.forest import Limits, Tree, build_all, collate
-from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.forest_model import ForestModel
 from rosepo_bench.engine.ops import preference_loss
 from rosepo_bench.engine.packing import limits_of, pack
 
@@ -34,7 +34,7 @@ Passes = Iterator[tuple[Any, Tensor, Tensor | None]]
 
 def _forest(by_owner: bool) -> Callable[[Job, str], Call]:
     def prepare(job: Job, mode: str) -> Call:
-        model = LanguageModel(job.network, None, job.size.context, torch.device(job.size.device))  # type: ignore[arg-type]
+        model = ForestModel(job.network)
         limits = limits_of(model, BUDGET)
 
         def passes() -> Passes:

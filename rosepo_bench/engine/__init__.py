@@ -1,17 +1,20 @@
 """The engine. Its operators (``ops``), the token forest (``forest``) and the head need torch and numpy alone."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rosepo_bench.engine.forest_model import ForestModel
     from rosepo_bench.engine.head import SequenceLogProb
+    from rosepo_bench.engine.ops import preference_loss, sequence_logprob
 
-__all__ = ["SequenceLogProb"]
+__all__ = ["ForestModel", "SequenceLogProb", "preference_loss", "sequence_logprob"]
+
+_MODULES = {"ForestModel": "forest_model", "SequenceLogProb": "head"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports it when it is asked for: ``rosepo_bench.engine`` itself stays quick and loads no library."""
-    if name != "SequenceLogProb":
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rosepo_bench.engine.head import SequenceLogProb
-
-    return SequenceLogProb
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'ops')}"), name)

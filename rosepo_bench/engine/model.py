@@ -1,9 +1,8 @@
-"""Language models for the forest: `tiny` from scratch or any causal LM of transformers that the mask is right for."""
+"""The language models of runs: `tiny` from scratch, or a causal LM of transformers, in full or with LoRA."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +13,17 @@ from torch import Tensor
 from rosepo_bench import store
 from rosepo_bench.config import ModelConfig
 from rosepo_bench.engine import attention, library, ops
-from rosepo_bench.engine.architectures import head_settings, refuse_unsuitable
-from rosepo_bench.engine.forest import Batch
-from rosepo_bench.engine.head import SequenceLogProb
+from rosepo_bench.engine.architectures import refuse_unsuitable
+from rosepo_bench.engine.forest_model import ForestModel
 from rosepo_bench.engine.tokens import Encoder
-from rosepo_bench.errors import UserError, nearest
+from rosepo_bench.errors import UserError
 
 
 @dataclass
-class LanguageModel:
-    """A causal LM with its tokenizer. ``network`` is the transformers module, LoRA layers inside where it is adapted;
-    it attends as ``attention`` says (`auto`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the
-    implementation of the operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted
-    from the shape). Raises UserError for a model that the forest would be wrong for."""
+class LanguageModel(ForestModel):
+    """A causal LM with its tokenizer."""
 
-    network: Any
     encoder: Encoder
-    context: int
-    device: torch.device
-    impl: str = "auto"
-    attention: str = "auto"
-    square_cost: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.attention not in attention.CHOICES:
-            raise UserError(f"attention is {self.attention!r}: {nearest(self.attention, attention.CHOICES)}")
-        refuse_unsuitable(self.network.config)
-        attention.install(self.network)
-
-    def logps(self, batch: Batch) -> Tensor:
-        """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
-
-        Only rows that predict something reach the vocabulary, each once however many targets hang on it.
-        """
-        inputs = attention.inputs(batch, self.network.config, self.attention)
-        hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
-        rows = hidden[0].index_select(0, batch.rows)
-        return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
-
-    @cached_property
-    def head(self) -> SequenceLogProb:
-        """From hidden rows to log-probs of sequences."""
-        settings = head_settings(self.network.config)
-        return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl, **settings)  # type: ignore[arg-type]
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters that training changes, by name."""
@@ -125,8 +92,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    context = int(network.config.max_position_embeddings)
-    return LanguageModel(network, encoder, context, device, config.impl, config.attention, config.square_cost)
+    return LanguageModel(network, encoder, impl=config.impl, attention=config.attention, square_cost=config.square_cost)
 
 
 def context_of(config: ModelConfig) -> int:

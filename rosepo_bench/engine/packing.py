@@ -17,7 +17,7 @@ from rosepo_bench.engine.forest import Limits
 from rosepo_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from rosepo_bench.engine.model import LanguageModel
+    from rosepo_bench.engine.forest_model import ForestModel
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -51,10 +51,10 @@ def _spread(order: list[int], lengths: Sequence[int], budget: int, count: int) -
     return passes
 
 
-def limits_of(model: LanguageModel, budget: int) -> Limits:
+def limits_of(model: ForestModel, budget: int) -> Limits:
     """What a tree for ``model`` may be, in passes of ``budget`` tokens."""
     square = model.square_cost or counted_square_cost(model.network)
-    return Limits(model.context, model.network.get_input_embeddings().num_embeddings, budget, square)
+    return Limits(model.context, model.vocabulary, budget, square)
 
 
 def counted_square_cost(network: Any) -> float:

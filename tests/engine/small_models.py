@@ -116,4 +116,4 @@ AttentionMaskInterface.register("textbook", always_a_mask)
 
 
 def language_model(model: nn.Module, attention: str = "auto") -> LanguageModel:
-    return LanguageModel(model, None, CONTEXT, torch.device("cpu"), attention=attention)  # type: ignore[arg-type]
+    return LanguageModel(model, None, attention=attention)  # type: ignore[arg-type]

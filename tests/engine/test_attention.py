@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 from rosepo_bench.config import ModelConfig
 from rosepo_bench.engine import attention
 from rosepo_bench.engine.forest import Batch, Tree, build, collate
-from rosepo_bench.engine.model import LanguageModel, context_of
+from rosepo_bench.engine.forest_model import ForestModel
+from rosepo_bench.engine.model import context_of
 from rosepo_bench.errors import UserError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -235,7 +236,7 @@ def test_flex_trains_on_a_gpu(kind: str) -> None:
     on_gpu = Batch(**{k: v.to(CUDA) if isinstance(v, Tensor) else v for k, v in vars(batch).items()})
     errors = []
     for choice in ("dense", "flex"):
-        model = LanguageModel(single, None, 1000, CUDA, attention=choice)  # type: ignore[arg-type]
+        model = ForestModel(single, attention=choice)
         found = values_and_gradients(single, model.logps(on_gpu), weights.to(CUDA))
         errors.append(worst({name: value.cpu() for name, value in found.items()}, exact))
     for name, tensor in exact.items():

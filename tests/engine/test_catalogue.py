@@ -217,7 +217,7 @@ class Unread(LanguageModel):
     """A model that must not be run: what is refused is refused before any work."""
 
     def __init__(self) -> None:
-        super().__init__(network("llama", torch.float32), None, CONTEXT, torch.device("cpu"))  # type: ignore[arg-type]
+        super().__init__(network("llama", torch.float32), None)  # type: ignore[arg-type]
         self.network.base_model.register_forward_pre_hook(lambda *given: pytest.fail("the model was run"))
 
 

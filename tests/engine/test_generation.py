@@ -28,7 +28,7 @@ LABEL: dict[str, Any] = {"batch_tokens": 200, "label": "test"}
 
 def with_end(module: nn.Module, end: int) -> LanguageModel:
     encoder: Any = SimpleNamespace(end=end, decode=lambda ids: " ".join(map(str, ids)))
-    return LanguageModel(module, encoder, CONTEXT, torch.device("cpu"))
+    return LanguageModel(module, encoder)
 
 
 def catalogue(longest: int) -> Any:

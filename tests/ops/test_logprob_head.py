@@ -19,7 +19,7 @@ from logprob_processes import WAYS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rosepo_bench.engine import SequenceLogProb, head
+from rosepo_bench.engine import SequenceLogProb
 from rosepo_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,12 +209,3 @@ def test_the_example_of_the_readme() -> None:
     assert names["loss"].shape == (1,)
     assert names["hidden"].grad[0].abs().max() > 0
     assert names["hidden"].grad[3].abs().max() == 0  # no triple is on that row
-
-
-def test_the_package_has_no_other_name() -> None:
-    import rosepo_bench.engine as engine
-
-    assert engine.SequenceLogProb is head.SequenceLogProb
-    unknown: Any = engine
-    with pytest.raises(AttributeError, match="no attribute 'SequenceLogprob'"):
-        _ = unknown.SequenceLogprob

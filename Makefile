@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality sanitize engine-alone lint build clean check force
+.PHONY: demo test bench gpu compare errors equality ranking trees sanitize engine-alone lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -48,6 +48,15 @@ errors: build
 # Many random forests against separate rows, on every architecture: results/equality.md. Takes minutes.
 equality: build
 	$(BIN) tests/engine/equality.py $(ARGS)
+
+# Best-first search against the full ranking for every MovieLens test user: results/engine/ranking.md. Trains the demo's
+# SFT model where `make demo` has not; then takes half an hour.
+ranking: build
+	$(BIN) tests/engine/ranking_study.py $(ARGS)
+
+# User trees against a tree a prompt, five paired seeds on MovieLens: results/engine/trees.md. Takes hours, resumable.
+trees: build
+	$(BIN) tests/engine/trees_study.py $(ARGS)
 
 # The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: build

@@ -107,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        goes_on = "; the same command goes on from here" if given.verb == "run" else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has gone; a run is then not complete
-        return 3 if given.verb == "run" else 0
+    except BrokenPipeError:  # whoever read the output has gone; what takes long is then not complete
+        return 3 if given.verb in ("run", "bench") else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench import cli
+from rosepo_bench import cli, verbs
 
 HEAVY = {"torch", "transformers", "numpy", "scipy", "pydantic", "rich", "tokenizers", "peft"}
 
@@ -82,3 +82,33 @@ def test_a_foreign_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", "--out", str(tmp_path)]) == 2
     assert "no records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["run", "--all"], "interrupted; the same command goes on from here\n"),
+        (["plan", "--all"], "interrupted\n"),
+        (["data", "fetch", "steam"], "interrupted\n"),
+    ],
+)
+def test_only_a_run_goes_on_from_where_it_was_interrupted(
+    line: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "run_verb", interrupt)
+    assert cli.main(line) == 130
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("line", "status"), [(["run", "--all"], 3), (["bench"], 3), (["ls", "methods"], 0)])
+def test_a_reader_that_leaves_ends_work_that_is_then_incomplete(
+    line: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(verbs, "run_verb", gone)
+    assert cli.main(line) == status

@@ -126,7 +126,9 @@ class Window:
 
 def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
     """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
-    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch)."""
+    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
+    if size < 1:
+        raise UserError(f"windows of {size} items: want 1 or more")
     draw = generator(seed, "sft", "windows", epoch)
     windows = []
     for user, end in enumerate(train_end.tolist()):

@@ -64,7 +64,9 @@ def pack(lengths: Sequence[int], budget: int, cost: Cost) -> list[Pass]:
 
 
 def limits_of(model: LanguageModel, budget: int) -> Limits:
-    """What a tree for ``model`` may be, in passes of ``budget`` tokens."""
+    """What a tree for ``model`` may be, in passes of ``budget`` tokens. UserError where that is not even one."""
+    if budget < 1:
+        raise UserError(f"batch_tokens is {budget}: a pass takes 1 token or more; raise it (scoring.batch_tokens too)")
     return Limits(model.context, model.network.get_input_embeddings().num_embeddings, budget, cost_of(model).square)
 
 

@@ -118,8 +118,8 @@ def check_distinct(prompter: Prompter, titles: Sequence[str]) -> None:
         if other != number:
             raise UserError(
                 f"items {other} and {number}: the tokenizer makes the same tokens of {titles[other]!r} and "
-                f"{titles[number]!r}, so a pair of them teaches nothing; give both one title (they are then one item), or "
-                "take a model with another tokenizer"
+                f"{titles[number]!r}, so a pair of them teaches nothing; give both one title (they are then one item), "
+                "or take a model with another tokenizer"
             )
 
 

@@ -107,7 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"interrupted{_after(given)}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has gone; a run is then not complete
-        return 3 if given.verb == "run" else 0
+    except BrokenPipeError:  # whoever read the output has gone; what takes long is then not complete
+        return 3 if given.verb in ("run", "bench") else 0
+
+
+def _after(given: argparse.Namespace) -> str:
+    """What an interrupted verb left for the next time."""
+    if given.verb != "run":
+        return ""
+    return f"; the same command{' without --force' if given.force else ''} goes on from here"

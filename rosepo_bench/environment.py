@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rosepo_bench.errors import UserError
+
 PACKAGES = ("rosepo_bench", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 
 
@@ -28,7 +30,19 @@ def facts() -> dict[str, Any]:
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "library": library.info(),
+        "forest": _forest(),
     }
+
+
+def _forest() -> dict[str, str | None]:
+    """``state`` of the forest's module: ``loaded``, or the reason why not and what to do; its build id when loaded."""
+    from rosepo_bench.engine import forest
+
+    try:
+        forest.native()
+        return {"state": "loaded", "build_id": forest.build_id()}
+    except UserError as error:
+        return {"state": str(error), "build_id": None}
 
 
 def _version(name: str) -> str | None:

@@ -28,7 +28,8 @@ class Places:
 
 
 def cells(config: RunConfig, places: Places) -> list[Cell]:
-    """All cells, data set by data set. Every input is checked here, before any work: names, settings, files."""
+    """All cells, data set by data set. Every input is checked here, before any work: names, settings, files, the
+    model's kind."""
     chosen = methods.select(config.methods)
     stages, planned = Stages(places.out), []
     for name in config.datasets:
@@ -42,6 +43,8 @@ def cells(config: RunConfig, places: Places) -> list[Cell]:
             planned += [Cell(pipeline, language, method) for method in chosen]
     for cell in planned:
         _ = cell.key  # settings of methods are validated as keys are made
+        if cell.scored is not None:
+            _ = cell.language.context  # an unsuitable model is refused
     return planned
 
 

@@ -15,6 +15,7 @@ from rosepo_bench import progress, record, store
 from rosepo_bench.cells import Cell
 from rosepo_bench.config import RunConfig
 from rosepo_bench.index import Index
+from rosepo_bench.methods import Preference
 from rosepo_bench.plan import Places, cells, closure, is_done
 from rosepo_bench.report import tables
 
@@ -52,7 +53,7 @@ def _check(unfinished: list[Cell]) -> None:
         _ = cell.pipeline.test
     language = next((cell.language for cell in unfinished if cell.scored is not None), None)
     if language is not None:
-        language.check()
+        language.check(paired=any(isinstance(cell.method, Preference) for cell in unfinished))
 
 
 def _run_dataset(group: list[Cell], unfinished: list[Cell], index: Index) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rosepo_bench import cli
+from rosepo_bench import cli, verbs
+from rosepo_bench.engine import forest, library
 
 HEAVY = {"torch", "transformers", "numpy", "scipy", "pydantic", "rich", "tokenizers", "peft"}
 
@@ -48,6 +51,27 @@ def test_env_names_the_live_library(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["library"]["state"] == "loaded"
     assert facts["library"]["build_id"]
     assert facts["packages"]["torch"]
+    assert facts["forest"] == {"state": "loaded", "build_id": forest.build_id()}
+
+
+def test_env_says_what_to_do_about_a_forest_module_that_is_stale_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown() -> Any:
+        forest.native.cache_clear()
+        assert cli.main(["env"]) == 0
+        return json.loads(capsys.readouterr().out)["forest"]
+
+    library.load()  # the operators' own state is another test's
+    (tmp_path / "forest.h").touch()
+    monkeypatch.setattr(library, "checkout", lambda: tmp_path)
+    stale = shown()
+    assert re.search(r"was built from other sources .*: run `make build`", stale["state"])
+    monkeypatch.setattr(forest, "MODULE", tmp_path / "_forest.so")
+    missing = shown()
+    assert re.search(r"_forest\.so is not there\): run `make build`", missing["state"])
+    assert stale["build_id"] is missing["build_id"] is None
+    forest.native.cache_clear()
 
 
 def test_data_describe_compares_a_replica_with_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,3 +106,34 @@ def test_a_foreign_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", "--out", str(tmp_path)]) == 2
     assert "no records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["run", "--all"], "interrupted; the same command goes on from here\n"),
+        (["run", "--all", "--force"], "interrupted; the same command without --force goes on from here\n"),
+        (["plan", "--all"], "interrupted\n"),
+        (["data", "fetch", "steam"], "interrupted\n"),
+    ],
+)
+def test_only_a_run_goes_on_from_where_it_was_interrupted(
+    line: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "run_verb", interrupt)
+    assert cli.main(line) == 130
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("line", "status"), [(["run", "--all"], 3), (["bench"], 3), (["ls", "methods"], 0)])
+def test_a_reader_that_leaves_ends_work_that_is_then_incomplete(
+    line: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(verbs, "run_verb", gone)
+    assert cli.main(line) == status

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from running import MICRO, results
 from safetensors import safe_open
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -101,3 +104,54 @@ def test_unsafe_and_unsuitable_models_are_refused(tmp_path: Path, capsys: pytest
     ]
     assert cli.main([*line, "--set", f"model.name=hf:{tmp_path / 'model'}", "--cache-dir", str(tmp_path)]) == 2
     assert "no safetensors weights there; pickled weights are not read" in capsys.readouterr().err
+
+
+def status(model: Path, out: Path, method: str) -> int:
+    """The exit status of one method with this model."""
+    line = [
+        "run",
+        "--methods",
+        method,
+        "--profile",
+        str(MICRO),
+        "--out",
+        str(out),
+        "--cache-dir",
+        str(out),
+        "--offline",
+    ]
+    return cli.main([*line, "--set", f"model.name=hf:{model}", "--set", "prompt.history=6"])
+
+
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 32}
+UNSUITABLE = [
+    ("mamba", {}, "model type 'mamba' is not supported"),
+    ("t5", {}, "model type 't5' is not supported"),
+    ("llama4_text", {}, "model type 'llama4_text' is not supported"),
+    ("qwen3", {"num_hidden_layers": 1, "layer_types": ["chunked_attention"]}, "has layers of type 'chunked_attention'"),
+    ("llama", {"rope_parameters": {**LONG, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}}, "'longrope' turns"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "message"), UNSUITABLE, ids=[case[0] for case in UNSUITABLE])
+def test_kinds_that_the_forest_is_wrong_for_are_refused_before_data_are_read(
+    kind: str, settings: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers.AutoConfig.for_model(kind, **settings).save_pretrained(tmp_path / "model")
+    assert status(tmp_path / "model", tmp_path / "out", "zero_shot") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_titles_that_a_tokenizer_cannot_tell_apart_make_no_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model("qwen3", tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Replace(Regex("[A-Za-z0-9]"), "a")
+    tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
+    assert status(tmp_path / "model", tmp_path / "out", "dpo") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"items \d+ and \d+: the tokenizer makes the same tokens of '.+' and '.+', so a pair", said)
+    assert not list(tmp_path.glob("out/stages/*.sft-*"))
+    assert status(tmp_path / "model", tmp_path / "out", "zero_shot") == 0

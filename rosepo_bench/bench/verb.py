@@ -23,7 +23,7 @@ def bench(
     """Measures the cases of this machine (``fast``: the quick ones), prints the table of goals and writes ``bench.csv``
     with its plots to ``out`` and the rows to ``target`` as JSON. ``listed`` are other cases to measure.
 
-    Exit status: 0, or 3 where a contestant's numbers were not equal; nothing of that case is timed.
+    Exit status: 0, 3 where a contestant's numbers were not equal (nothing of that case is timed), 130 interrupted.
     """
     _refuse_unwritable(out, target)
     listed = _of_this_machine(fast) if listed is None else listed
@@ -37,6 +37,8 @@ def bench(
             print(f"error: {error}", file=sys.stderr)
             unequal += [_unequal(case, name, str(error)) for name in case.providers if case.goal_of(name)]
             continue
+        except KeyboardInterrupt:
+            return _interrupted(f"{number} of {len(listed)}", out / "bench.csv" if rows else None)
         rows += found
         table.write(rows, out / "bench.csv")  # what was measured stays if the rest is interrupted
         if made := goals.goals(found):
@@ -54,6 +56,12 @@ def bench(
 def _of_this_machine(fast: bool) -> list[AnyCase]:
     of = quick if fast else cases
     return [*(of("cuda") if torch.cuda.is_available() else []), *of("cpu")]
+
+
+def _interrupted(where: str, written: Path | None) -> int:
+    kept = f"what was measured before is in {written}" if written else "nothing is written"
+    print(f"interrupted in case {where}: {kept}; the same command measures everything anew", file=sys.stderr)
+    return 130
 
 
 def _refuse_unwritable(out: Path, target: Path | None) -> None:

@@ -59,6 +59,13 @@ def grouped(
     no tree can hold, with user, step and item.
     """
     width = responses.shape[1]
+    outside = np.argwhere((responses < 0) | (responses >= len(prompter.titles)))
+    if len(outside):
+        row, column = outside[0]
+        raise UserError(
+            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item {responses[row, column]}, "
+            f"the catalogue has items 0 to {len(prompter.titles) - 1}"
+        )
     users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
     starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
     pairs = []
@@ -126,7 +133,9 @@ class Window:
 
 def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
     """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
-    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch)."""
+    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
+    if size < 1:
+        raise UserError(f"windows of {size} items: want 1 or more")
     draw = generator(seed, "sft", "windows", epoch)
     windows = []
     for user, end in enumerate(train_end.tolist()):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from rosepo_bench.engine import library
 from rosepo_bench.errors import UserError, nearest
@@ -49,6 +51,15 @@ def for_people(error: RuntimeError, operator: str) -> Exception:
     if not text.startswith(f"{operator}: "):
         return error
     return UserError(text.removeprefix(f"{operator}: ").partition("\n")[0])
+
+
+def refuse_tangents(**tensors: Tensor | None) -> None:
+    """Raises :class:`UserError` for a forward-mode derivative, which torch drops at an operator without a word."""
+    if torch.compiler.is_compiling():
+        return
+    for name, value in tensors.items():
+        if value is not None and forward_ad.unpack_dual(value).tangent is not None:
+            raise UserError(f"{name} has a forward-mode derivative (jvp): choose impl='reference'")
 
 
 def raise_errors(device: str | torch.device | None = None) -> None:

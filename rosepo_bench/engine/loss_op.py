@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from rosepo_bench.engine.implementation import for_people, live, raise_errors, register
+from rosepo_bench.engine.implementation import for_people, live, raise_errors, refuse_tangents, register
 from rosepo_bench.errors import UserError
 from rosepo_bench.preference import losses
 from rosepo_bench.preference.arguments import LossArguments, as_tensors
@@ -55,7 +55,7 @@ def preference_loss_and_statistics(
     effective batch, a number or a scalar tensor; ``desirable``, ``undesirable``: KTO's weights (default 1).
 
     ``impl`` as in :func:`live`. The compiled operators compute in float64, whatever the tensors hold, losses,
-    gradients and statistics in one pass; they have no second derivative (``reference`` has).
+    gradients and statistics in one pass; they have no second derivative and none in forward mode (``reference`` has).
 
     Raises :class:`UserError` for an argument outside these, by name and value. Values in a tensor are looked at on
     the CPU. On CUDA, where that would wait for the device, a bad value makes its pair's loss and gradients NaN, and
@@ -85,6 +85,7 @@ def preference_loss_and_statistics(
         raise UserError("validate is True: values cannot be looked at here, under torch.compile or in a CUDA graph")
     if running == "reference":
         return losses.preference_loss(given, formula, validate=validate)
+    refuse_tangents(**{name: value for name, value in given.items() if isinstance(value, Tensor)})
     found, _, _, means = _call(as_tensors(given))
     if validate and running == "cuda":
         raise_errors(chosen.device)

@@ -99,10 +99,11 @@ def context_of(config: ModelConfig) -> int:
     """Longest sequence in tokens, known before any weight is read. Raises UserError for an unsuitable model."""
     name = pretrained_name(config.name)
     shape = pretrained_config(name) if name else None
+    if shape is not None:
+        refuse_unsuitable(shape)  # first: what follows asks for what such a configuration may not have
     attention.refuse_impossible(config.attention, device_of(config), attention.obstacle_in(shape) if shape else "")
     if shape is None:
         return config.context
-    refuse_unsuitable(shape)
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
         raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read, convert them")
     return int(shape.max_position_embeddings)

@@ -52,7 +52,9 @@ def _spread(order: list[int], lengths: Sequence[int], budget: int, count: int) -
 
 
 def limits_of(model: ForestModel, budget: int) -> Limits:
-    """What a tree for ``model`` may be, in passes of ``budget`` tokens."""
+    """What a tree for ``model`` may be, in passes of ``budget`` tokens. UserError where that is not even one."""
+    if budget < 1:
+        raise UserError(f"batch_tokens is {budget}: a pass takes 1 token or more; raise it (scoring.batch_tokens too)")
     square = model.square_cost or counted_square_cost(model.network)
     return Limits(model.context, model.vocabulary, budget, square)
 

@@ -99,8 +99,14 @@ def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntA
 
 def prompt_batches(prompts: Sequence[IntArray], more: int, batch_tokens: int) -> Iterator[list[int]]:
     """Rows of prompts that are read together, shortest first: the padded prompts, and ``more`` tokens after each of
-    them, stay within ``batch_tokens``."""
+    them, stay within ``batch_tokens``; a prompt for which there is no room with ``more`` is read alone. UserError,
+    before the first, for a prompt that is longer itself."""
     rows = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
+    if rows and len(prompts[rows[-1]]) > batch_tokens:
+        raise UserError(
+            f"prompt {rows[-1]} has {len(prompts[rows[-1]])} tokens, a pass takes batch_tokens = {batch_tokens}: raise "
+            "it, or lower prompt.history"
+        )
     while rows:
         taken = 1
         while taken < len(rows) and (taken + 1) * max(more, len(prompts[rows[taken]])) <= batch_tokens:

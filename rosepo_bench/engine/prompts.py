@@ -51,7 +51,8 @@ def template_for(source: str) -> Template:
 
 
 class Prompter:
-    """Prompts and responses of one catalogue as token ids (int32)."""
+    """Prompts and responses of one catalogue as token ids (int32). UserError: no titles, one that tokenises to
+    nothing, an ``anchor`` (see ``examples.history_starts``) outside ``[1, history]``."""
 
     def __init__(
         self,
@@ -63,6 +64,13 @@ class Prompter:
         candidates: bool,
         anchor: int = 1,
     ) -> None:
+        if not len(titles):
+            raise UserError("a catalogue without titles: prompts and responses are made of at least one")
+        if not 1 <= anchor <= history:
+            raise UserError(
+                f"a history of {history} items that begins anew every {anchor}: want 1 or more, and no step wider than "
+                "the history, or some prompts would have none"
+            )
         self.history, self.anchor, self.with_candidates = history, anchor, candidates
         self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
         self.header = _line(encoder, template.header, begin=True)
@@ -100,6 +108,19 @@ class Prompter:
 def _line(encoder: Encoder, text: str, begin: bool = False) -> np.ndarray:
     ids = [*(encoder.begin if begin else ()), *encoder.encode(text), encoder.end]
     return np.array(ids, dtype=np.int32)
+
+
+def check_distinct(prompter: Prompter, titles: Sequence[str]) -> None:
+    """Refuses a catalogue in which the tokenizer cannot tell two titles apart: no loss could, once they are a pair."""
+    first: dict[bytes, int] = {}
+    for number, tokens in enumerate(prompter.titles):
+        other = first.setdefault(tokens.tobytes(), number)
+        if other != number:
+            raise UserError(
+                f"items {other} and {number}: the tokenizer makes the same tokens of {titles[other]!r} and "
+                f"{titles[number]!r}, so a pair of them teaches nothing; give both one title (they are then one item), "
+                "or take a model with another tokenizer"
+            )
 
 
 def check_context(prompter: Prompter, candidates: int, context: int) -> None:

@@ -22,7 +22,7 @@ from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.packing import limits_of
-from rosepo_bench.engine.prompts import Prompter, check_context, template_for
+from rosepo_bench.engine.prompts import Prompter, check_context, check_distinct, template_for
 from rosepo_bench.engine.scoring import candidate_scores
 from rosepo_bench.engine.supervised import train_sft
 from rosepo_bench.pipeline.base import Pipeline, Scored, Trained, read_scored, read_trained
@@ -102,12 +102,19 @@ class Language:
             model.load(weights)
         return model
 
-    def check(self) -> None:
+    @cached_property
+    def context(self) -> int:
+        """The model's longest sequence in tokens. Refuses, before data are read, a model that cannot be trained."""
+        return models.context_of(self.config.model)
+
+    def check(self, *, paired: bool) -> None:
         """Refuses titles that tokenise to nothing and prompts longer than the model's context or a pass's budget,
-        before any training."""
+        before any training; where pairs of titles are compared (``paired``), two titles of the same tokens too."""
         listed = self.pipeline.dataset_config.candidates
-        check_context(self.prompter, listed, models.context_of(self.config.model))
-        check_budget(self.prompter, listed, 2, self.config.batch_tokens, "batch_tokens")
+        check_context(self.prompter, listed, self.context)
+        if paired:
+            check_distinct(self.prompter, self.pipeline.data.titles)
+        check_budget(self.prompter, listed, 1 + paired, self.config.batch_tokens, "batch_tokens")
         check_budget(self.prompter, listed, 1, self.config.scoring.batch_tokens, "scoring.batch_tokens")
 
     # --- SFT --------------------------------------------------------------------------------------------------------

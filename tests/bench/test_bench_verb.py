@@ -21,6 +21,7 @@ from rosepo_bench.bench.list_cases import ListCase
 from rosepo_bench.bench.list_peers import LIST_PEERS
 from rosepo_bench.bench.peer import OURS
 from rosepo_bench.bench.peers import PRODUCTS
+from rosepo_bench.bench.run import Measured
 from rosepo_bench.bench.timer import Pace
 
 FEW = Pace(least=2, most=2, warmup=0)
@@ -83,6 +84,27 @@ def test_unequal_numbers_are_not_timed_and_the_rest_is(
     ]
     assert "off" in found[0]["reason"]
     assert "error: the gradient is off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_interrupted_bench_says_what_is_kept(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = iter([True] * (at - 1))
+
+    def measure(case: AnyCase, threads: int) -> Measured:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        return Measured([replace(ROW, case=case.name)], None, {})
+
+    monkeypatch.setattr(verb, "measure", measure)
+    monkeypatch.setattr(verb, "cases", lambda device: [HEAD, replace(HEAD, pace=FEW)])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["bench", "--out", str(tmp_path), "--json", str(tmp_path / "goals.json")]) == 130
+    kept = f"what was measured before is in {tmp_path / 'bench.csv'}" if at == 2 else "nothing is written"
+    said = capsys.readouterr().err
+    assert said == f"interrupted in case {at} of 2: {kept}; the same command measures everything anew\n"
+    assert [path.name for path in tmp_path.iterdir()] == (["bench.csv"] if at == 2 else [])
 
 
 def test_ratios_are_turned_the_way_that_goals_are_stated() -> None:

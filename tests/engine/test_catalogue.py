@@ -110,7 +110,9 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     titles, prompts = world(4, prompts=9)
     trie, model = build(titles), language_model(network("qwen2", torch.float64))
     wanted: dict[str, Any] = {"score": "sum", "label": "test"}
-    alone = catalogue_scores(model, trie, prompts, batch_tokens=1, **wanted)
+    alone = np.concatenate(
+        [catalogue_scores(model, trie, [prompt], batch_tokens=len(prompt), **wanted) for prompt in prompts]
+    )
     for batch_tokens in (90, 1000, 10**6):
         found = catalogue_scores(model, trie, prompts, batch_tokens=batch_tokens, **wanted)
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-10)
@@ -118,8 +120,9 @@ def test_scores_do_not_depend_on_the_batch() -> None:
             ranking = rank(model, trie, prompts, k=7, batch_tokens=batch_tokens, **wanted)
             np.testing.assert_array_equal(ranking.items, best(alone, 7))
         beam = rank_beam_approximate(model, trie, prompts, k=7, width=9, batch_tokens=batch_tokens, **wanted)
-        first = rank_beam_approximate(model, trie, prompts, k=7, width=9, batch_tokens=1, **wanted)
-        np.testing.assert_array_equal(beam.items, first.items)
+        for prompt, items in zip(prompts, beam.items, strict=True):
+            one = rank_beam_approximate(model, trie, [prompt], k=7, width=9, batch_tokens=len(prompt), **wanted)
+            np.testing.assert_array_equal(items, one.items[0])
 
 
 def test_items_left_out_never_rank_and_equal_titles_stand_in_order() -> None:
@@ -248,6 +251,14 @@ SHORT = np.array([1, 2, 3])
         ([SHORT], TITLES, {"k": 3, "exclude": [np.array([1, 1])]}, r"up to 1; k must lie in \[1, 2\]"),
         ([SHORT], TITLES, {"exclude": []}, "0 lists for 1 prompts"),
         ([SHORT], TITLES, {"exclude": [np.array([-1])]}, "exclude names item -1; the catalogue has items 0 to 2"),
+        (
+            [SHORT, SHORT[:1]],
+            TITLES,
+            {"batch_tokens": 2},
+            "prompt 0 has 3 tokens, a pass takes batch_tokens = 2: raise",
+        ),
+        ([SHORT], TITLES, {"batch_tokens": 0}, "prompt 0 has 3 tokens, a pass takes batch_tokens = 0: raise"),
+        ([SHORT], TITLES, {"batch_tokens": -4}, "a pass takes batch_tokens = -4: raise"),
         ([SHORT], TITLES, {"score": "median"}, "score = 'median': expected 'sum' or 'mean'"),
     ],
 )

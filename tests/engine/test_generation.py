@@ -61,7 +61,7 @@ def test_text_is_that_of_one_prompt_alone_whatever_the_batch(case: tuple[str, di
     counts = Counter(token for tokens in written for token in set(tokens))
     end = min(counts, key=lambda token: (abs(counts[token] - len(prompts) / 2), token))
     model = with_end(module, end)
-    for batch_tokens in (1, 100, 10**6):
+    for batch_tokens in (max(map(len, prompts)), 100, 10**6):
         found = generate(model, catalogue(LIMIT), prompts, limit=LIMIT, batch_tokens=batch_tokens, label="test")
         for got, tokens in zip(found, written, strict=True):
             assert got.finished == (end in tokens)
@@ -112,6 +112,8 @@ def test_what_cannot_be_written_is_refused_before_any_work() -> None:
         generate(model, catalogue(4), prompts, limit=LIMIT, **LABEL)
     with pytest.raises(UserError, match="limit = 3 tokens would cut titles, the longest has 4"):
         generate(model, catalogue(4), prompts[:1], limit=3, **LABEL)
+    with pytest.raises(UserError, match="prompt 0 has 2 tokens, a pass takes batch_tokens = 0: raise it"):
+        generate(model, catalogue(4), prompts[:1], limit=LIMIT, batch_tokens=0, label="test")
 
 
 def test_a_diverged_model_is_refused() -> None:

@@ -9,7 +9,7 @@ from rosepo_bench.config import SFTConfig
 from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
 from rosepo_bench.engine.forest import Limits
-from rosepo_bench.engine.prompts import TEMPLATES, Prompter, check_context, template_for
+from rosepo_bench.engine.prompts import TEMPLATES, Prompter, check_context, check_distinct, template_for
 from rosepo_bench.engine.supervised import plan_batches
 from rosepo_bench.engine.tokens import train_tiny
 from rosepo_bench.errors import UserError
@@ -53,6 +53,25 @@ def test_candidates_follow_the_history() -> None:
 def test_a_title_that_tokenises_to_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="item 1: the title '' tokenises to nothing"):
         Prompter(TEMPLATE, ENCODER, ["Iron Harbor", ""], history=3, candidates=False)
+
+
+def test_a_catalogue_without_titles_is_refused() -> None:
+    with pytest.raises(UserError, match="a catalogue without titles"):
+        Prompter(TEMPLATE, ENCODER, [], history=3, candidates=False)
+
+
+@pytest.mark.parametrize(("history", "anchor"), [(3, 4), (3, 0), (3, -1), (0, 1), (-2, 1)])
+def test_a_history_narrower_than_its_step_is_refused(history: int, anchor: int) -> None:
+    with pytest.raises(UserError, match=f"a history of {history} items that begins anew every {anchor}: want 1"):
+        Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=False, anchor=anchor)
+
+
+def test_titles_that_the_tokenizer_cannot_tell_apart_are_refused() -> None:
+    check_distinct(prompter(), TITLES)
+    titles = [*TITLES, TITLES[2]]
+    made = Prompter(TEMPLATE, ENCODER, titles, history=3, candidates=False)
+    with pytest.raises(UserError, match=r"items 2 and 5: .* the same tokens of 'Glass Orchard \(2001\)' and 'Glass"):
+        check_distinct(made, titles)
 
 
 def test_a_context_too_short_is_refused_with_what_to_set() -> None:
@@ -134,6 +153,11 @@ def test_windows_hold_every_training_step_once_an_epoch() -> None:
         assert sorted(seen) == [(user, step) for user, end in enumerate(ends) for step in range(end)]
     assert sft_windows(ends, 10, seed=1, epoch=0) == sft_windows(ends, 10, seed=1, epoch=0)
     assert sft_windows(ends, 10, seed=1, epoch=0) != sft_windows(ends, 10, seed=1, epoch=1)
+
+
+def test_windows_of_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match="windows of 0 items: want 1 or more"):
+        sft_windows(np.array([5]), 0, seed=1, epoch=0)
 
 
 def test_batches_hold_enough_responses_and_whole_epochs() -> None:

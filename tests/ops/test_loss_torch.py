@@ -8,6 +8,7 @@ import pytest
 import torch
 from loss_errors import TENSORS, cuda_is_here, draw, evaluate
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rosepo_bench.engine import ops
 from rosepo_bench.errors import UserError
@@ -113,6 +114,30 @@ def test_second_derivative_is_refused_and_the_reference_has_it() -> None:
     loss = ops.preference_loss(**given, impl="reference")
     (first,) = torch.autograd.grad(loss.sum(), chosen, create_graph=True)
     assert torch.autograd.grad(first.sum(), chosen)[0].abs().min() > 0
+
+
+@pytest.mark.parametrize("mode", ["make_dual", "jvp"])
+@pytest.mark.parametrize("name", [*TENSORS[:4], "epsilon", "beta", "weight", "kl"])
+def test_forward_mode_is_refused_and_the_reference_has_it(name: str, mode: str) -> None:
+    given = small("kto" if name == "kl" else "rosepo")
+    value = 0.1 + given[name] / 2 if name == "epsilon" else given[name]  # within its range on both sides
+    direction = torch.ones_like(value)
+
+    def loss(x: Tensor, implementation: str) -> Tensor:
+        return ops.preference_loss(**given | {name: x}, impl=implementation)
+
+    def tangent(implementation: str) -> Tensor | None:
+        if mode == "jvp":
+            return torch.func.jvp(lambda x: loss(x, implementation), (value,), (direction,))[1]
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(value, direction)
+            return forward_ad.unpack_dual(loss(dual, implementation)).tangent
+
+    with pytest.raises(UserError, match=f"{name} has a forward-mode derivative.*impl='reference'"):
+        tangent("cpp")
+    step = 1e-6
+    moved = [loss(value + sign * step, "cpp") for sign in (1, -1)]
+    torch.testing.assert_close(tangent("reference"), (moved[0] - moved[1]) / (2 * step), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["reference_chosen", "reference_rejected", "epsilon", "beta", "weight", "kl"])

@@ -55,22 +55,23 @@ struct Walk {
     const Tree tree;
     // Of the block: its first query, how many, that in vectors; keys, and how many of these are ancestors.
     int64_t first = 0, count = 0, vectors = 0, keys = 0, ancestors = 0;
-    int64_t passed = 0;             // how long w.path is
-    int64_t least = 0;              // the least depth of the block
+    int64_t passed = 0;                 // how long w.path is
+    int64_t least = 0;                  // the least depth of the block
     Bits depth[kQueries / lanes] = {};  // of each query, above `least`; in a window
 
     int64_t tokens() const { return tree.end - tree.begin; }
     int64_t end_of(int64_t k) const { return forest.end[tree.begin + k] - tree.begin; }
     const int64_t* depths() const { return forest.depth + tree.begin; }
 
-    // To the next block of at most `most` queries; false where there is none. What of the last block's keys is still
-    // open are ancestors.
+    // To the next block of at most `most` queries; false where there is none. What of the last block's keys
+    // is still open are ancestors.
     bool next(int64_t most) {
         first += count;
         if (first == tokens()) return false;
         count = std::min(most, tokens() - first);
         vectors = (count + lanes - 1) / lanes;
-        passed = std::remove_if(w.path, w.path + passed, [&](int32_t k) { return end_of(k) <= first; }) - w.path;
+        passed =
+            std::remove_if(w.path, w.path + passed, [&](int32_t k) { return end_of(k) <= first; }) - w.path;
         if (forest.window) find_depths();
         keys = 0;
         for (int64_t j = 0; j < passed; ++j) {
@@ -107,7 +108,8 @@ struct Walk {
     // Whether every query from vector `a` to before vector `b` sees all of n keys from j on.
     bool all_see(int64_t j, int64_t n, int64_t a, int64_t b) const {
         bool all = !forest.window;
-        for (int64_t i = j; i < j + n; ++i) all = all && w.from[i] <= a * lanes && w.to[i] >= std::min(count, b * lanes);
+        for (int64_t i = j; i < j + n; ++i)
+            all = all && w.from[i] <= a * lanes && w.to[i] >= std::min(count, b * lanes);
         return all;
     }
 
@@ -119,8 +121,8 @@ struct Walk {
         return forest.window ? see & (depth[vector] < Element(w.reach[j])) : see;
     }
 
-    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list. `known`: of the ancestors, how
-    // many the queries before these see.
+    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list. `known`: of the
+    // ancestors, how many the queries before these see.
     int64_t list_keys(int64_t a, int64_t b, int64_t query, int64_t n, int64_t& known) const {
         int64_t listed = 0;
         while (known > a && w.to[known - 1] <= query) --known;

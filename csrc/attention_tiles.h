@@ -9,8 +9,8 @@
 
 namespace rosepo {
 
-// A tile of sums is kTileRows<vectors> rows of so many vectors: what the registers hold beside a row of the right
-// matrix and one number of the left.
+// A tile of sums is kTileRows<vectors> rows of so many vectors: what the registers hold beside a row of the
+// right matrix and one number of the left.
 #if defined(__AVX512F__)
 constexpr int kMostVectors = 4, kScoreVectors = 3, kScoreRows = 8;
 template <int kVectors>
@@ -26,8 +26,7 @@ template <int n, typename F>
 ROSEPO_INLINE void unroll(const F& f) {
     [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
         (f(std::integral_constant<int, i>()), ...);
-    }
-    (std::make_integer_sequence<int, n>());
+    }(std::make_integer_sequence<int, n>());
 }
 
 // f(vectors, at) for strips of at most kMost vectors of from .. to - 1, their number a constant.
@@ -75,13 +74,16 @@ ROSEPO_INLINE void load_tile(Tile<A, kRows, kVectors>& tile, const Row& row) {
 template <typename A, int kRows, int kVectors, typename Row>
 ROSEPO_INLINE void store_tile(const Tile<A, kRows, kVectors>& tile, const Row& row) {
     unroll<kRows>([&](auto i) __attribute__((always_inline)) {
-        unroll<kVectors>([&](auto v) __attribute__((always_inline)) { store(row(i) + v * kLanes<A>, tile.sum[i][v]); });
+        unroll<kVectors>(
+            [&](auto v) __attribute__((always_inline)) { store(row(i) + v * kLanes<A>, tile.sum[i][v]); });
     });
 }
 
-// to[l][q] = from[q][l], l < width, for kLine queries in each line of `to`; from `count` on they are 0 up to `whole`.
+// to[l][q] = from[q][l], l < width, for kLine queries in each line of `to`; from `count` on they are 0 up
+// to `whole`.
 template <int64_t kLine, typename A>
-ROSEPO_INLINE void transpose(const A* from, int64_t stride, int64_t count, int64_t whole, int64_t width, A* to) {
+ROSEPO_INLINE void transpose(const A* from, int64_t stride, int64_t count, int64_t whole, int64_t width,
+                             A* to) {
     constexpr int64_t kSide = 16 / int64_t(sizeof(A));
     typedef A Piece __attribute__((vector_size(16)));
     const auto at = [&](int64_t q, int64_t l) {

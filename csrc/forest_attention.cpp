@@ -19,22 +19,24 @@ static_assert(kForwardKeys % kKeyPadding == 0 && kBackwardKeys % kKeyPadding == 
 template <typename A>
 constexpr A kInfinity = std::numeric_limits<A>::infinity();
 
-// products[row][query] = keys[node] · query for kScoreRows keys from j on, in lines of kQueries, of the vectors that hold
-// a query which sees one of them; `panel` is the block transposed.
+// products[row][query] = keys[node] · query for kScoreRows keys from j on, in lines of kQueries, of the
+// vectors that hold a query which sees one of them; `panel` is the block transposed.
 template <typename A>
 void multiply_keys(const Walk<A>& block, int64_t j, std::pair<int64_t, int64_t> vectors, Rows<A> keys,
                    const A* panel, A* products) {
     const A* row[kScoreRows];
     for (int i = 0; i < kScoreRows; ++i) row[i] = keys.data + block.w.node[j + i] * keys.stride;
-    in_strips<kScoreVectors>(vectors.first, vectors.second, [&](auto n, int64_t v) __attribute__((always_inline)) {
-        Tile<A, kScoreRows, n> tile = {};
-        const A* const at = panel + v * kLanes<A>;
-        accumulate(
-            tile, block.forest.width, [&](int i, int64_t l) __attribute__((always_inline)) { return row[i][l]; },
-            [&](int64_t l) __attribute__((always_inline)) { return at + l * kQueries; });
-        A* const out = products + v * kLanes<A>;
-        store_tile(tile, [&](int i) __attribute__((always_inline)) { return out + i * kQueries; });
-    });
+    in_strips<kScoreVectors>(
+        vectors.first, vectors.second, [&](auto n, int64_t v) __attribute__((always_inline)) {
+            Tile<A, kScoreRows, n> tile = {};
+            const A* const at = panel + v * kLanes<A>;
+            accumulate(
+                tile, block.forest.width,
+                [&](int i, int64_t l) __attribute__((always_inline)) { return row[i][l]; },
+                [&](int64_t l) __attribute__((always_inline)) { return at + l * kQueries; });
+            A* const out = products + v * kLanes<A>;
+            store_tile(tile, [&](int i) __attribute__((always_inline)) { return out + i * kQueries; });
+        });
 }
 
 // f(row, vector, place in lines of kQueries) for kScoreRows keys.
@@ -45,8 +47,8 @@ ROSEPO_INLINE void each_vector(std::pair<int64_t, int64_t> vectors, int64_t lane
     }
 }
 
-// For each query of a block: mixed += sum over keys a .. b - 1 of weight rows[node]. `weights` [keys][kQueries], from
-// key a on.
+// For each query of a block: mixed += sum over keys a .. b - 1 of weight rows[node]. `weights`
+// [keys][kQueries], from key a on.
 template <typename A>
 void mix_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows<A> rows) {
     const Workspace<A>& w = block.w;
@@ -65,15 +67,17 @@ void mix_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows
             const int32_t *const list = w.list, *const node = w.node;
             accumulate(
                 tile, listed,
-                [&](int i, int64_t l) __attribute__((always_inline)) { return weight[list[l] * kQueries + i]; },
-                [&](int64_t l) __attribute__((always_inline)) { return from + node[list[l]] * rows.stride; });
+                [&](int i, int64_t l)
+                    __attribute__((always_inline)) { return weight[list[l] * kQueries + i]; },
+                [&](int64_t l)
+                    __attribute__((always_inline)) { return from + node[list[l]] * rows.stride; });
             store_tile(tile, row);
         }
     });
 }
 
-// For each of the keys a .. b - 1: sums[node] += sum over the block's queries of weight rows[query]. `rows` begins
-// with the block.
+// For each of the keys a .. b - 1: sums[node] += sum over the block's queries of weight rows[query]. `rows`
+// begins with the block.
 template <typename A>
 void collect_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows<A> rows, A* sums) {
     const Workspace<A>& w = block.w;
@@ -168,7 +172,8 @@ void write_block(const Walk<A>& block, const ForestForward<S>& op, int64_t head)
 template <typename S>
 void forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch) {
     using A = compute_t<S>;
-    const Workspace<A> w = workspace<S>(reinterpret_cast<uintptr_t>(scratch), op.forest.longest, op.forest.width, false);
+    const Workspace<A> w =
+        workspace<S>(reinterpret_cast<uintptr_t>(scratch), op.forest.longest, op.forest.width, false);
     const int64_t tokens = tree.end - tree.begin, shared = op.heads / op.groups;
     const Rows<A> key = rows_of(op.key, group, tree, op.forest.width, w.rows[1], w.stride);
     const Rows<A> value = rows_of(op.value, group, tree, op.forest.width, w.rows[2], w.stride);
@@ -193,7 +198,8 @@ void forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch
     }
 }
 
-// Of the keys a .. b - 1: probabilities into w.scores and gradients of scores, times the scaling, into w.slopes.
+// Of the keys a .. b - 1: probabilities into w.scores and gradients of scores, times the scaling, into
+// w.slopes.
 template <typename A>
 void find_slopes(const Walk<A>& block, int64_t a, int64_t b, Rows<A> keys, Rows<A> values) {
     const Workspace<A>& w = block.w;
@@ -272,7 +278,8 @@ void backward_block(const Walk<A>& block, Rows<A> query, Rows<A> key, Rows<A> va
 template <typename S>
 void backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scratch) {
     using A = compute_t<S>;
-    const Workspace<A> w = workspace<S>(reinterpret_cast<uintptr_t>(scratch), op.forest.longest, op.forest.width, true);
+    const Workspace<A> w =
+        workspace<S>(reinterpret_cast<uintptr_t>(scratch), op.forest.longest, op.forest.width, true);
     const int64_t tokens = tree.end - tree.begin, shared = op.heads / op.groups;
     const Rows<A> key = rows_of(op.key, group, tree, op.forest.width, w.rows[1], w.stride);
     const Rows<A> value = rows_of(op.value, group, tree, op.forest.width, w.rows[2], w.stride);
@@ -281,7 +288,8 @@ void backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scrat
     for (int64_t head = group * shared; head < (group + 1) * shared; ++head) {
         const Rows<A> query = rows_of(op.query, head, tree, op.forest.width, w.rows[0], w.stride);
         const Rows<A> grad = rows_of(op.grad, head, tree, op.forest.width, w.rows[3], w.stride);
-        const bool whole = good && all_finite(query, tokens, w.stride) && all_finite(grad, tokens, w.stride);
+        const bool whole =
+            good && all_finite(query, tokens, w.stride) && all_finite(grad, tokens, w.stride);
         Walk<A> block = {op.forest, w, tree};
         while (block.next(whole ? kQueries : 1)) {
             find_deltas(block, op, head, grad);
@@ -290,19 +298,20 @@ void backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scrat
             write_rows(to, op.heads * op.forest.width, w.mixed, w.stride, block.count, op.forest.width);
         }
     }
-    const int64_t start = (tree.begin * op.groups + group) * op.forest.width, step = op.groups * op.forest.width;
+    const int64_t start = (tree.begin * op.groups + group) * op.forest.width,
+                  step = op.groups * op.forest.width;
     write_rows(op.grad_key + start, step, w.grad_key, w.stride, tokens, op.forest.width);
     write_rows(op.grad_value + start, step, w.grad_value, w.stride, tokens, op.forest.width);
 }
 
 }  // namespace
 
-#define ROSEPO_DEFINE_FOR(S)                                                                             \
-    void forest_forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch) {           \
-        forward(op, tree, group, scratch);                                                               \
-    }                                                                                                    \
-    void forest_backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scratch) {         \
-        backward(op, tree, group, scratch);                                                              \
+#define ROSEPO_DEFINE_FOR(S)                                                                     \
+    void forest_forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch) {   \
+        forward(op, tree, group, scratch);                                                       \
+    }                                                                                            \
+    void forest_backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scratch) { \
+        backward(op, tree, group, scratch);                                                      \
     }
 ROSEPO_DEFINE_FOR(float)
 ROSEPO_DEFINE_FOR(double)

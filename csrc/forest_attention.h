@@ -1,13 +1,13 @@
-// Attention over the token forest, forward and backward, as plain pointers: one row of T tokens holds trees one after
-// the other in depth-first order; `end[k]` is the index after k's subtree. Query q sees key k iff k <= q < end[k] and,
-// in a window, depth[q] - depth[k] < window.
+// Attention over the token forest, forward and backward, as plain pointers: one row of T tokens holds trees
+// one after the other in depth-first order; `end[k]` is the index after k's subtree. Query q sees key k iff
+// k <= q < end[k] and, in a window, depth[q] - depth[k] < window.
 //
-// A task is a tree and a key/value head, with all query heads that share it: tasks write nothing in common, so results
-// do not depend on the number of threads. Queries go in blocks. The keys that a block sees are the ancestors of its
-// first query and the block itself, a list that a walk in depth-first order keeps like a stack; and each key is seen by
-// one interval of the block's queries, [k, end[k]). Scores stand with queries along the lanes, [keys][kQueries], so
-// that whole vectors outside a key's interval are never computed, softmax needs no sum across lanes, and keys and
-// values are read where they lie.
+// A task is a tree and a key/value head, with all query heads that share it: tasks write nothing in common,
+// so results do not depend on the number of threads. Queries go in blocks. The keys that a block sees are
+// the ancestors of its first query and the block itself, a list that a walk in depth-first order keeps like
+// a stack; and each key is seen by one interval of the block's queries, [k, end[k]). Scores stand with
+// queries along the lanes, [keys][kQueries], so that whole vectors outside a key's interval are never
+// computed, softmax needs no sum across lanes, and keys and values are read where they lie.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@
 
 namespace rosepo {
 
-// Queries of a block, a multiple of every number of lanes and of every tile's rows; keys that go together from scores
-// to sums, a multiple of the tiles' rows.
+// Queries of a block, a multiple of every number of lanes and of every tile's rows; keys that go together
+// from scores to sums, a multiple of the tiles' rows.
 constexpr int64_t kQueries = 48, kForwardKeys = 48, kBackwardKeys = 96, kKeyPadding = 24;
 
 // [heads, tokens, width] with the last axis contiguous.
@@ -71,16 +71,16 @@ ROSEPO_INLINE bool in_place(int64_t width) {
 // What a worker has for itself.
 template <typename A>
 struct Workspace {
-    int32_t *path, *node;    // [longest]: ancestors and block; those of them that are seen, padded
-    int32_t *from, *to;      // each key's interval of queries
-    int32_t *reach;          // the depth, above the block's least, from which a query does not see the key
-    int32_t *first, *last;   // of each group of keys: its interval in vectors
-    int32_t* list;           // keys of a chunk that a group of queries sees
-    A *query, *grad;         // [width][kQueries]: the block, transposed
-    A *scores, *slopes;      // [keys][kQueries]
-    A* mixed;                // [kQueries][stride]: what sums over keys
-    A *top, *sum;            // [kQueries]
-    A *rows[4];              // [longest][stride]: query, key, value, grad, where they are not computed with in place
+    int32_t *path, *node;   // [longest]: ancestors and block; those of them that are seen, padded
+    int32_t *from, *to;     // each key's interval of queries
+    int32_t* reach;         // the depth, above the block's least, from which a query does not see the key
+    int32_t *first, *last;  // of each group of keys: its interval in vectors
+    int32_t* list;          // keys of a chunk that a group of queries sees
+    A *query, *grad;        // [width][kQueries]: the block, transposed
+    A *scores, *slopes;     // [keys][kQueries]
+    A* mixed;               // [kQueries][stride]: what sums over keys
+    A *top, *sum;           // [kQueries]
+    A* rows[4];  // [longest][stride]: query, key, value, grad, where they are not computed with in place
     A *grad_key, *grad_value;  // [longest + 1][stride]: the last row takes what padding gives
     int64_t stride;            // width, padded to 64 bytes
     int64_t bytes;
@@ -88,7 +88,8 @@ struct Workspace {
 
 // Lays it out from `base` on, which is a multiple of 64.
 template <typename S>
-ROSEPO_INLINE Workspace<compute_t<S>> workspace(uintptr_t base, int64_t longest, int64_t width, bool backward) {
+ROSEPO_INLINE Workspace<compute_t<S>> workspace(uintptr_t base, int64_t longest, int64_t width,
+                                                bool backward) {
     using A = compute_t<S>;
     uintptr_t at = base;
     const auto take = [&at](auto*& pointer, int64_t count) {
@@ -100,7 +101,8 @@ ROSEPO_INLINE Workspace<compute_t<S>> workspace(uintptr_t base, int64_t longest,
     constexpr int64_t step = 64 / int64_t(sizeof(A));
     w.stride = (width + step - 1) / step * step;
     const int64_t keys = longest + kKeyPadding;
-    for (int32_t** each : {&w.path, &w.node, &w.from, &w.to, &w.reach, &w.first, &w.last}) take(*each, keys);
+    for (int32_t** each : {&w.path, &w.node, &w.from, &w.to, &w.reach, &w.first, &w.last})
+        take(*each, keys);
     take(w.list, kBackwardKeys);
     take(w.query, width * kQueries);
     take(w.mixed, w.stride * kQueries);
@@ -121,8 +123,8 @@ ROSEPO_INLINE Workspace<compute_t<S>> workspace(uintptr_t base, int64_t longest,
 }
 
 // Each computes one tree's attention of one key/value head; `scratch` is a workspace.
-#define ROSEPO_DECLARE_FOREST_FOR(S)                                                                      \
-    void forest_forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch);            \
+#define ROSEPO_DECLARE_FOREST_FOR(S)                                                          \
+    void forest_forward(const ForestForward<S>& op, Tree tree, int64_t group, void* scratch); \
     void forest_backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scratch);
 #define ROSEPO_DECLARE_FOREST_ATTENTION(isa) \
     namespace isa {                          \

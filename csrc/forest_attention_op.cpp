@@ -39,14 +39,15 @@ void check_heads(const char* name, const Tensor& tensor, const Tensor& query) {
     if (tensor.device() != query.device()) refuse(name, " is on another device than query");
     for (int64_t axis : {1, 2}) {
         if (tensor.size(axis) != query.size(axis))
-            refuse(name, " has ", tensor.size(axis), axis == 1 ? " tokens" : " numbers a head", ", query has ",
-                   query.size(axis));
+            refuse(name, " has ", tensor.size(axis), axis == 1 ? " tokens" : " numbers a head",
+                   ", query has ", query.size(axis));
     }
 }
 
 void check_index(const char* name, const Tensor& tensor, const Tensor& query) {
     if (tensor.dim() != 1) refuse(name, " has ", tensor.dim(), " dimensions: want [tokens]");
-    if (tensor.size(0) != query.size(1)) refuse(name, " has ", tensor.size(0), " tokens, query has ", query.size(1));
+    if (tensor.size(0) != query.size(1))
+        refuse(name, " has ", tensor.size(0), " tokens, query has ", query.size(1));
     if (tensor.scalar_type() != ScalarType::Long)
         refuse(name, " is ", torch::headeronly::toString(tensor.scalar_type()), ": want int64");
     if (tensor.device() != query.device()) refuse(name, " is on another device than query");
@@ -90,12 +91,12 @@ Arguments check(const Tensor& query, const Tensor& key, const Tensor& value, con
     const ScalarType dtype = query.scalar_type();
     if (dtype != ScalarType::Float && dtype != ScalarType::Double && dtype != ScalarType::BFloat16 &&
         dtype != ScalarType::Half)
-        refuse("query is ", torch::headeronly::toString(dtype), ": want float32, float64, bfloat16 or float16");
+        refuse("query is ", torch::headeronly::toString(dtype),
+               ": want float32, float64, bfloat16 or float16");
     if (query.dim() != 3) refuse("query has ", query.dim(), " dimensions: want [heads, tokens, width]");
     check_heads("key", key, query);
     check_heads("value", value, query);
-    if (key.size(0) != value.size(0))
-        refuse("value has ", value.size(0), " heads, key has ", key.size(0));
+    if (key.size(0) != value.size(0)) refuse("value has ", value.size(0), " heads, key has ", key.size(0));
     if (key.size(0) < 1 || query.size(0) % key.size(0) || query.size(0) < 1)
         refuse("query has ", query.size(0), " heads: want a multiple of key's, ", key.size(0));
     if (query.size(2) < 1) refuse("query has heads of width 0: want 1 or more");
@@ -106,8 +107,14 @@ Arguments check(const Tensor& query, const Tensor& key, const Tensor& value, con
     if (window < 0) refuse("window is ", window, ": want 0 for none, or 1 and more");
     if (window > 0 && !depth) refuse("window is ", window, ", which counts in depths: give depth");
     if (!std::isfinite(scaling)) refuse("scaling is ", scaling, ": want a finite number");
-    Arguments a = {with_contiguous_rows(query), with_contiguous_rows(key), with_contiguous_rows(value),
-                   contiguous(end), std::nullopt, std::min(window, kMostTokens + 1), scaling, {}};
+    Arguments a = {with_contiguous_rows(query),
+                   with_contiguous_rows(key),
+                   with_contiguous_rows(value),
+                   contiguous(end),
+                   std::nullopt,
+                   std::min(window, kMostTokens + 1),
+                   scaling,
+                   {}};
     a.trees = find_trees(read<int64_t>(a.end), tokens);
     if (window > 0) {
         a.depth = contiguous(*depth);
@@ -129,8 +136,12 @@ ForestAttention<S> pointers(const Arguments& a) {
     const int64_t longest = a.trees.empty() ? 0 : a.trees[0].end - a.trees[0].begin;
     const int64_t* depth = a.depth ? read<int64_t>(*a.depth) : nullptr;
     return {{read<int64_t>(a.end), depth, a.window, longest, a.query.size(2), compute_t<S>(a.scaling)},
-            heads<S>(a.query), heads<S>(a.key), heads<S>(a.value),
-            a.query.size(1), a.query.size(0), a.key.size(0)};
+            heads<S>(a.query),
+            heads<S>(a.key),
+            heads<S>(a.value),
+            a.query.size(1),
+            a.query.size(0),
+            a.key.size(0)};
 }
 
 // body(tree, key head, workspace) for all of them, each thread taking the next as it is done with one.
@@ -140,12 +151,14 @@ void for_all(const Arguments& a, const ForestAttention<S>& op, bool backward, co
     const int64_t tasks = int64_t(a.trees.size()) * op.groups;
     const int64_t workers = std::min<int64_t>(tasks, torch::stable::get_num_threads());
     if (workers == 0) return;
-    const int64_t bytes = (workspace<S>(0, op.forest.longest, op.forest.width, backward).bytes + 4095) / 4096 * 4096;
+    const int64_t bytes =
+        (workspace<S>(0, op.forest.longest, op.forest.width, backward).bytes + 4095) / 4096 * 4096;
     const Scratch scratch(workers * bytes);
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, workers, 1, [&](int64_t worker, int64_t) {
         for (int64_t task; (task = next++) < tasks;) {
-            body(a.trees[task / op.groups], task % op.groups, static_cast<char*>(scratch.data()) + worker * bytes);
+            body(a.trees[task / op.groups], task % op.groups,
+                 static_cast<char*>(scratch.data()) + worker * bytes);
         }
     });
 }
@@ -174,8 +187,9 @@ Tensor like(const Tensor& tensor) {
     return torch::stable::transpose(empty(tensor, {tensor.size(1), tensor.size(0), tensor.size(2)}), 0, 1);
 }
 
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& end,
-                                   const MaybeTensor& depth, int64_t window, double scaling) {
+std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                   const Tensor& end, const MaybeTensor& depth, int64_t window,
+                                   double scaling) {
     const Arguments a = check(query, key, value, end, depth, window, scaling);
     const Tensor out = like(query), lse = empty(query, {query.size(0), query.size(1)}, wide(query));
     with_type(query.scalar_type(), [&](auto number) {
@@ -188,24 +202,29 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
     return {out, lse};
 }
 
-void check_saved(const char* name, const Tensor& tensor, const Tensor& query, ScalarType dtype, int64_t dimensions) {
-    bool same = tensor.dim() == dimensions && tensor.device() == query.device() && tensor.scalar_type() == dtype;
+void check_saved(const char* name, const Tensor& tensor, const Tensor& query, ScalarType dtype,
+                 int64_t dimensions) {
+    bool same =
+        tensor.dim() == dimensions && tensor.device() == query.device() && tensor.scalar_type() == dtype;
     for (int64_t axis = 0; same && axis < dimensions; ++axis) same = tensor.size(axis) == query.size(axis);
-    if (!same) refuse("backward: ", name, " has another shape, dtype or device than the forward pass gives it");
+    if (!same)
+        refuse("backward: ", name, " has another shape, dtype or device than the forward pass gives it");
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& query, const Tensor& key,
-                                            const Tensor& value, const Tensor& end, const MaybeTensor& depth,
-                                            const Tensor& out, const Tensor& lse, int64_t window, double scaling) {
+                                            const Tensor& value, const Tensor& end,
+                                            const MaybeTensor& depth, const Tensor& out, const Tensor& lse,
+                                            int64_t window, double scaling) {
     const Arguments a = check(query, key, value, end, depth, window, scaling);
     check_saved("grad", grad, query, query.scalar_type(), 3);
     check_saved("out", out, query, query.scalar_type(), 3);
     check_saved("lse", lse, query, wide(query), 2);
-    const Tensor grads = with_contiguous_rows(grad), outs = with_contiguous_rows(out), sums = contiguous(lse);
+    const Tensor grads = with_contiguous_rows(grad), outs = with_contiguous_rows(out),
+                 sums = contiguous(lse);
     const Tensor grad_query = like(query), grad_key = like(key), grad_value = like(value);
     with_type(query.scalar_type(), [&](auto number) {
         using S = decltype(number);
-        const ForestBackward<S> op = {pointers<S>(a),       heads<S>(outs),     heads<S>(grads),
+        const ForestBackward<S> op = {pointers<S>(a),           heads<S>(outs),       heads<S>(grads),
                                       read<compute_t<S>>(sums), write<S>(grad_query), write<S>(grad_key),
                                       write<S>(grad_value)};
         for_all(a, op, true, [&](Tree tree, int64_t group, void* scratch) {
@@ -220,10 +239,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& qu
 
 STABLE_TORCH_LIBRARY_FRAGMENT(rosepo, m) {
     m.def(
-        "forest_attention(Tensor query, Tensor key, Tensor value, Tensor end, Tensor? depth, int window, float "
+        "forest_attention(Tensor query, Tensor key, Tensor value, Tensor end, Tensor? depth, int window, "
+        "float "
         "scaling) -> (Tensor out, Tensor lse)");
     m.def(
-        "forest_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor end, Tensor? depth, "
+        "forest_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor end, "
+        "Tensor? depth, "
         "Tensor out, Tensor lse, int window, float scaling) -> (Tensor grad_query, Tensor grad_key, Tensor "
         "grad_value)");
 }

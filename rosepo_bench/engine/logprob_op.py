@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from rosepo_bench.engine import logprob
-from rosepo_bench.engine.implementation import for_people, live, register
+from rosepo_bench.engine.implementation import autocast, for_people, live, refuse_tangents, register
 from rosepo_bench.errors import UserError
 
 MEMORY_BUDGET = 256 << 20
@@ -68,7 +67,7 @@ def sequence_logprob(
             logprob.check_finite(hidden, weight)
         logps = logprob.sequence_logprob(hidden, weight, bias=bias, **shape, **squash)
     else:
-        _refuse_tangents(hidden=hidden, weight=weight, bias=bias)
+        refuse_tangents(hidden=hidden, weight=weight, bias=bias)
         learns = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
         try:
             logps = torch.ops.rosepo.sequence_logprob(
@@ -95,20 +94,8 @@ def sequence_logprob(
 
 
 def _autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    kind = hidden.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
-        return hidden, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
-    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def _refuse_tangents(**arguments: Tensor | None) -> None:
-    """torch drops forward-mode derivatives at an operator without a word."""
-    if torch.compiler.is_compiling():
-        return
-    for name, value in arguments.items():
-        if value is not None and forward_ad.unpack_dual(value).tangent is not None:
-            raise UserError(f"{name} has a forward-mode derivative (jvp): choose impl='reference'")
+    hidden, weight, *rest = autocast(hidden, weight, *(() if bias is None else (bias,)))
+    return hidden, weight, rest[0] if rest else None
 
 
 def _looks_at_values(running: str, hidden: Tensor, validate: bool) -> bool:

@@ -25,13 +25,15 @@ CUDA_ARCHITECTURES = ("80", "90")  # the last one as PTX too, for what comes aft
 TORCH_SOURCES = (
     "bindings.cpp",
     "device_flag_op.cpp",
+    "forest_attention_op.cpp",
     "preference_loss_check.cpp",
     "preference_loss_op.cpp",
     "sequence_logprob_op.cpp",
     "torch_glue.cpp",
 )  # these include torch
 PLAIN_SOURCES = ("device_flag.cpp", "isa.cpp", "scratch.cpp")
-KERNEL_SOURCES = ("preference_loss.cpp", "sequence_logprob.cpp")  # compiled once for each level of the CPU
+# Compiled once for each level of the CPU.
+KERNEL_SOURCES = ("forest_attention.cpp", "preference_loss.cpp", "sequence_logprob.cpp")
 CUDA_SOURCES = ("device_flag.cu", "preference_loss.cu", "sequence_logprob.cu")
 # A Python module: its own file, so that the operators stay free of Python's symbols.
 FOREST_SOURCES = ("forest.cpp", "forest_collate.cpp", "forest_mark.cpp", "forest_module.cpp")

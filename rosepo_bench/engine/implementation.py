@@ -53,13 +53,22 @@ def for_people(error: RuntimeError, operator: str) -> Exception:
     return UserError(text.removeprefix(f"{operator}: ").partition("\n")[0])
 
 
-def refuse_tangents(**tensors: Tensor | None) -> None:
-    """Raises :class:`UserError` for a forward-mode derivative, which torch drops at an operator without a word."""
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What a linear layer under autocast would make of them."""
+    first = tensors[0]
+    kind = first.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind) or first.dtype == torch.float64:
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+
+
+def refuse_tangents(instead: str = "impl='reference'", **arguments: Tensor | None) -> None:
+    """torch drops forward-mode derivatives at an operator without a word. ``instead``: what to choose for them."""
     if torch.compiler.is_compiling():
         return
-    for name, value in tensors.items():
+    for name, value in arguments.items():
         if value is not None and forward_ad.unpack_dual(value).tangent is not None:
-            raise UserError(f"{name} has a forward-mode derivative (jvp): choose impl='reference'")
+            raise UserError(f"{name} has a forward-mode derivative (jvp): choose {instead}")
 
 
 def raise_errors(device: str | torch.device | None = None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rosepo_bench.engine import logprob
-from rosepo_bench.engine.implementation import for_people, live, refuse_tangents, register
+from rosepo_bench.engine.implementation import autocast, for_people, live, refuse_tangents, register
 from rosepo_bench.errors import UserError
 
 MEMORY_BUDGET = 256 << 20
@@ -94,11 +94,8 @@ def sequence_logprob(
 
 
 def _autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    kind = hidden.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind) or hidden.dtype == torch.float64:
-        return hidden, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
-    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    hidden, weight, *rest = autocast(hidden, weight, *(() if bias is None else (bias,)))
+    return hidden, weight, rest[0] if rest else None
 
 
 def _looks_at_values(running: str, hidden: Tensor, validate: bool) -> bool:

@@ -1,6 +1,7 @@
 """The compiled operators behind one Python function each, with gradients, fake kernels and argument checks.
 
 >>> logps = sequence_logprob(hidden, lm_head.weight, targets=ids, row_of_target=rows, ...)
+>>> mixed = forest_attention(query, key, value, end)
 >>> loss = preference_loss(chosen, rejected, ref_chosen, ref_rejected, epsilon=0.1, beta=0.1).mean()
 
 ``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``
@@ -8,6 +9,7 @@
 says what can.
 """
 
+from rosepo_bench.engine.attention_op import forest_attention
 from rosepo_bench.engine.implementation import IMPLEMENTATIONS, live, raise_errors
 from rosepo_bench.engine.logprob_op import sequence_logprob
 from rosepo_bench.engine.loss_op import preference_loss, preference_loss_and_statistics
@@ -16,6 +18,7 @@ from rosepo_bench.preference.losses import Statistics
 __all__ = [
     "IMPLEMENTATIONS",
     "Statistics",
+    "forest_attention",
     "live",
     "preference_loss",
     "preference_loss_and_statistics",

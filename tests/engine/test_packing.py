@@ -190,6 +190,18 @@ def test_pairs_that_no_tree_can_hold_are_refused_by_user_and_step() -> None:
     grouped(PROMPTER, sequences, pairs.examples, same, limits=Limits(256))
 
 
+@pytest.mark.parametrize("item", [-1, len(TITLES)])
+def test_an_item_outside_the_catalogue_is_refused(item: int) -> None:
+    sequences, pairs = training_pairs(users=2, steps=3)
+    titles = pairs.titles.copy()
+    titles[4, 1] = item
+    user, step = pairs.examples.user[4], pairs.examples.step[4]
+    with pytest.raises(
+        UserError, match=f"user {user}, step {step}: response 1 is item {item}, .* 0 to {len(TITLES) - 1}"
+    ):
+        grouped(PROMPTER, sequences, pairs.examples, titles, limits=Limits(256))
+
+
 @pytest.mark.parametrize("budget", [0, -5])
 def test_a_pass_of_no_tokens_is_refused(budget: int) -> None:
     model, (sequences, pairs) = language_model(network("llama", torch.float32)), training_pairs(users=2, steps=3)

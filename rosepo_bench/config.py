@@ -53,10 +53,11 @@ class ModelConfig(Section):
     lora_alpha: int = Field(32, ge=1, description="lora only: scale, divided by the rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
-    attention: Literal["auto", "dense", "flex"] = Field(
+    attention: Literal["auto", "forest", "dense", "flex"] = Field(
         "auto",
-        description="dense: SDPA tree by tree under a mask; flex: FlexAttention over its blocks, CUDA only; auto: flex "
-        "on CUDA for passes of 1,024 tokens or more where it can (no attention dropout, heads of 16 or wider)",
+        description="forest: the compiled operator, CPU only; dense: SDPA tree by tree under a mask; flex: "
+        "FlexAttention over its blocks, CUDA only; auto: forest on the CPU, flex on CUDA for passes of 1,024 tokens or "
+        "more, each where the model can (no attention dropout, no capped scores, heads of 16 or wider), else dense",
     )
     checkpointing: bool = Field(
         False,

@@ -1,9 +1,10 @@
-"""How a model attends over the forest: SDPA tree by tree under dense masks, or FlexAttention over blocks of the mask.
+"""How a model attends over the forest: by the compiled operator, which reads ``end``; by SDPA tree by tree under dense
+masks; or by FlexAttention over blocks of the mask.
 
-Both see what ``(k <= q) & (q < end[k])`` says; in windowed layers, of that, what is less than ``window`` tokens up the
+All see what ``(k <= q) & (q < end[k])`` says; in windowed layers, of that, what is less than ``window`` tokens up the
 path: depths count them, so that every branch has its own. transformers calls ``attend``, which goes by the mask's kind.
 
-Shape legend: T tokens of a pass, t of one tree, L tokens padded to a bucket; H heads, D width of a head.
+Shape legend: T tokens of a pass, L tokens padded to a bucket; H heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
+from rosepo_bench.engine import forest_attention as plain
+from rosepo_bench.engine import ops
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.errors import UserError
 
 NAME = "rosepo_forest"
-CHOICES = ("auto", "dense", "flex")
+CHOICES = ("auto", "forest", "dense", "flex")
 BLOCK = 128  # FlexAttention's own default on CUDA
 NARROWEST = 16  # width of a head that FlexAttention's CUDA kernel takes
 
@@ -36,68 +39,92 @@ FLEX_FROM = 1024
 COMPILED_KERNELS = 64
 
 
-def choose(setting: str, device: torch.device, tokens: int, obstacle: str) -> str:
-    """``dense`` or ``flex`` for a pass of ``tokens`` tokens under ``model.attention = setting``.
+def choose(setting: str, impl: str, device: torch.device, tokens: int, config: Any) -> str:
+    """``forest``, ``dense`` or ``flex`` for a pass of ``tokens`` tokens of a model of this transformers configuration
+    under ``model.attention = setting`` and ``model.impl = impl``.
 
-    `auto` goes by device, length and model alone, never by a clock, so that the same run computes the same numbers:
-    flex on CUDA from ``FLEX_FROM`` tokens where there is no ``obstacle``, dense otherwise.
+    `auto` goes by these alone, never by a clock, so that the same run computes the same numbers: flex on CUDA from
+    ``FLEX_FROM`` tokens, forest on the CPU, each where the model can; dense otherwise.
     """
-    if setting == "auto":
-        return "flex" if device.type == "cuda" and tokens >= FLEX_FROM and not obstacle else "dense"
-    return setting
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "flex" if tokens >= FLEX_FROM and not obstacle(config, "flex") else "dense"
+    return "dense" if impl == "reference" or obstacle(config, "forest") else "forest"
 
 
-def obstacle_in(config: Any) -> str:
-    """Why FlexAttention cannot train a model of this transformers configuration; empty where it can."""
+def obstacle(config: Any, setting: str) -> str:
+    """Why a model of this transformers configuration cannot be trained under ``setting``; empty where it can."""
     dropout = getattr(config, "attention_dropout", None) or getattr(config, "attn_pdrop", None)
-    if dropout:
+    if setting in ("forest", "flex") and dropout:
         return f"it drops attention weights (probability {dropout})"
+    if setting == "forest" and getattr(config, "attn_logit_softcapping", None):
+        return f"it caps attention scores (at {config.attn_logit_softcapping})"
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return f"its heads are narrower than {NARROWEST} ({width})" if width < NARROWEST else ""
+    if setting == "flex" and width < NARROWEST:
+        return f"its heads are narrower than {NARROWEST} ({width})"
+    return ""
 
 
-def refuse_impossible(setting: str, device: torch.device, obstacle: str) -> None:
-    """Raises UserError, before any work, for a setting that cannot train."""
-    if setting == "flex" and obstacle:
-        raise UserError(f"model.attention = 'flex' cannot train this model: {obstacle}; set model.attention = 'dense'")
+def refuse_impossible(setting: str, impl: str, device: torch.device, config: Any = None) -> None:
+    """Raises UserError, before any work, for a setting that cannot train. ``config`` None: any model."""
+    why = "" if config is None else obstacle(config, setting)
+    if why:
+        raise UserError(f"model.attention = {setting!r} cannot train this model: {why}; set model.attention = 'dense'")
     if setting == "flex" and device.type == "cpu":
         raise UserError(
             "model.attention = 'flex' trains on a GPU only (torch's FlexAttention has no gradient on the CPU); set "
-            "model.attention = 'auto' or 'dense'"
+            "model.attention = 'auto', 'forest' or 'dense'"
+        )
+    if setting == "forest" and (device.type != "cpu" or impl == "reference"):
+        where = "model.impl = 'reference'" if device.type == "cpu" else f"the model is on {device.type}"
+        raise UserError(
+            f"model.attention = 'forest' is an operator compiled for the CPU, {where}; set model.attention = 'auto' or "
+            "'dense'"
         )
 
 
 class ForestMask(Tensor):
     """``end`` as int64 ``[1, 1, 1, T]``: transformers hands on whatever has four axes as it is. With what ``attend``
-    needs beside it: ``depth`` [T] and, in windowed layers, the ``window`` (0: none)."""
+    needs beside it: ``depth`` [T], the ``window`` of windowed layers (0: none), and whether it is ``compiled``."""
 
     depth: Tensor
     window: int
+    compiled: bool
 
     @staticmethod
-    def of(end: Tensor, depth: Tensor, window: int) -> ForestMask:
+    def of(end: Tensor, depth: Tensor, window: int, compiled: bool) -> ForestMask:
         mask = Tensor._make_subclass(ForestMask, end[None, None, None])
-        mask.depth, mask.window = depth, window
+        mask.depth, mask.window, mask.compiled = depth, window, compiled
         return mask
+
+    @property
+    def end(self) -> Tensor:
+        return self.as_subclass(Tensor)[0, 0, 0]
 
     @cached_property
     def trees(self) -> list[Tensor]:
         """The dense mask of each tree, made once for all layers."""
-        return tree_masks(self.as_subclass(Tensor)[0, 0, 0], self.depth, self.window)
+        return plain.tree_masks(self.end, self.depth, self.window)
 
 
-def inputs(batch: Batch, config: Any, setting: str) -> dict[str, Any]:
+def inputs(batch: Batch, config: Any, setting: str, impl: str = "auto") -> dict[str, Any]:
     """What a transformers body takes for ``batch``: tokens, positions and the mask, or a mask for each kind of layer.
     The batch is one row of T tokens."""
-    if choose(setting, batch.tokens.device, len(batch), obstacle_in(config)) == "dense":
-        masks = for_layers(config, batch.longest, lambda window: ForestMask.of(batch.end, batch.depth, window))
-    else:
+    chosen = choose(setting, impl, batch.tokens.device, len(batch), config)
+    if chosen == "flex":
         if batch.tokens.device.type == "cpu" and torch.is_grad_enabled():
             raise UserError(
-                "attention 'flex' has no gradient on the CPU (torch's FlexAttention); choose 'auto' or 'dense'"
+                "attention 'flex' has no gradient on the CPU (torch's FlexAttention); choose 'auto', 'forest' or "
+                "'dense'"
             )
         end, depth = padded(batch)
         masks = for_layers(config, batch.longest, lambda window: block_mask(end, depth, window))
+    else:
+        compiled = chosen == "forest"
+        masks = for_layers(
+            config, batch.longest, lambda window: ForestMask.of(batch.end, batch.depth, window, compiled)
+        )
     return {"input_ids": batch.tokens[None], "position_ids": batch.depth[None], "attention_mask": masks}
 
 
@@ -117,20 +144,6 @@ def window_of(config: Any) -> int:
     if kinds is not None and "sliding_attention" not in kinds:
         return 0
     return int(getattr(config, "sliding_window", None) or 0)
-
-
-def tree_masks(end: Tensor, depth: Tensor, window: int = 0) -> list[Tensor]:
-    """bool ``[t, t]`` for each tree of a pass: which keys a query sees. ``window`` 0: all its ancestors."""
-    masks, start, ends = [], 0, end.tolist()
-    while start < len(ends):
-        stop = ends[start]  # where the root's subtree ends, the next tree begins
-        index = torch.arange(start, stop, device=end.device)
-        mask = (index <= index[:, None]) & (index[:, None] < end[start:stop])
-        if window:
-            mask &= depth[start:stop, None] - window < depth[start:stop]
-        masks.append(mask)
-        start = stop
-    return masks
 
 
 def bucket(tokens: int) -> int:
@@ -205,54 +218,40 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: ``query`` ``[B, H, T, D]``, ``key`` and ``value`` with as many heads or
     fewer, the result ``[B, T, H, D]``. ``softcap`` c: scores x become c tanh(x / c) (Gemma 2, arXiv 2408.00118)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     dropout = settings.get("dropout", 0.0)
     if isinstance(attention_mask, BlockMask):
         if dropout:
             raise UserError("attention 'flex' cannot drop attention weights; choose 'auto' or 'dense'")
         return _flex(query, key, value, attention_mask, scaling, softcap), None
-    settings |= {"scaling": scaling, "softcap": softcap}
-    if not isinstance(attention_mask, ForestMask):
-        return _dense(module, query, key, value, attention_mask, **settings), None
-    # split, as its backward pass is one cat; that of slices would fill all T tokens for each tree.
-    sizes = [len(mask) for mask in attention_mask.trees]
-    trees = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), attention_mask.trees, strict=True)
-    found = [_dense(module, q, k, v, mask[None, None], **settings) for q, k, v, mask in trees]
-    return torch.cat(found, dim=1), None
+    if isinstance(attention_mask, ForestMask):
+        return _over_trees(query, key, value, attention_mask, scaling, softcap, dropout), None
+    if softcap is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+    if attention_mask is None and query.shape[2] > 1:  # transformers leaves out a mask that is plainly causal
+        attention_mask = query.new_ones(2 * query.shape[2:3], dtype=torch.bool).tril_()
+    return plain.capped(query, key, value, attention_mask, scaling, softcap, dropout).transpose(1, 2), None
 
 
-def _dense(
-    module: Any,
+def _over_trees(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
-    *,
+    mask: ForestMask,
     scaling: float | None,
     softcap: float | None,
-    **settings: Any,
+    dropout: float,
 ) -> Tensor:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    if softcap is None:
-        found: Tensor = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **settings)[0]
-        return found
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _capped(query, key, value, mask, scaling, softcap, settings.get("dropout", 0.0))
-
-
-def _capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, softcap: float, dropout: float
-) -> Tensor:
-    """Dense attention with capped scores, which SDPA does not have."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scaling / softcap))
-    if mask is None:  # transformers leaves out a mask that is causal, and that of a single query
-        mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril_() if scores.shape[-2] > 1 else None
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = torch.nn.functional.dropout(scores.softmax(-1), dropout)
-    return (weights @ value).transpose(1, 2)
+    heads, cap = (query[0], key[0], value[0]), softcap or 0.0
+    if not mask.compiled:
+        found = plain.attend(*heads, mask.trees, scaling=scaling, soft_cap=cap, dropout=dropout)
+    elif dropout:
+        raise UserError("attention 'forest' cannot drop attention weights; choose 'auto' or 'dense'")
+    else:
+        depth = mask.depth if mask.window else None
+        found = ops.forest_attention(*heads, mask.end, depth=depth, window=mask.window, scaling=scaling, soft_cap=cap)
+    return found.transpose(0, 1)[None]
 
 
 def _flex(

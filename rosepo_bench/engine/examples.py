@@ -63,8 +63,8 @@ def grouped(
     if len(outside):
         row, column = outside[0]
         raise UserError(
-            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item {responses[row, column]}, "
-            f"the catalogue has items 0 to {len(prompter.titles) - 1}"
+            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item "
+            f"{responses[row, column]}, the catalogue has items 0 to {len(prompter.titles) - 1}"
         )
     users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
     starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)

@@ -54,28 +54,48 @@ def attend(
     *,
     scaling: float | None = None,
     soft_cap: float = 0.0,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """:func:`forest_attention` under the ``masks`` of the trees, in their order, which cover all tokens."""
+    """:func:`forest_attention` under the ``masks`` of the trees, in their order, which cover all tokens; ``dropout`` is
+    the probability with which a weight is dropped."""
     lengths = [len(mask) for mask in masks]
     parts = zip(*(x.split(lengths, dim=1) for x in (query, key, value)), strict=True)
     trees = zip(parts, masks, strict=True)
-    found = [_attend_tree(q, k, v, mask, scaling, soft_cap).transpose(0, 1) for (q, k, v), mask in trees]
+    found = [_attend_tree(q, k, v, mask, scaling, soft_cap, dropout).transpose(0, 1) for (q, k, v), mask in trees]
     return torch.cat(found or [query.transpose(0, 1)]).transpose(0, 1)
 
 
 def _attend_tree(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, soft_cap: float
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, soft_cap: float, dropout: float
 ) -> Tensor:
-    groups = len(query) // len(key)
-    if not soft_cap:
-        found: Tensor = scaled_dot_product_attention(
-            query[None], key[None], value[None], attn_mask=mask, scale=scaling, enable_gqa=groups > 1
-        )
-        return found[0]
+    if soft_cap:
+        return capped(query, key, value, mask, scaling, soft_cap, dropout)
+    heads, grouped = (query[None], key[None], value[None]), len(query) != len(key)
+    found: Tensor = scaled_dot_product_attention(
+        *heads, attn_mask=mask, dropout_p=dropout, scale=scaling, enable_gqa=grouped
+    )
+    return found[0]
+
+
+def capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    soft_cap: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention with capped scores, which torch's own does not have: ``[..., H, Q, D]`` for ``query`` of that shape,
+    ``key`` and ``value`` ``[..., G, K, D]`` and a bool ``mask`` that ``[..., H, Q, K]`` broadcasts from (None: all is
+    seen)."""
+    groups = query.shape[-3] // key.shape[-3]
+    key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    key, value = key.repeat_interleave(groups, dim=0), value.repeat_interleave(groups, dim=0)
     scores = soft_cap * torch.tanh(query @ key.mT * (scaling / soft_cap))
-    return scores.masked_fill(~mask, -math.inf).softmax(-1) @ value
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return torch.nn.functional.dropout(scores.softmax(-1), dropout) @ value
 
 
 def tree_masks(end: Tensor, depth: Tensor | None = None, window: int = 0) -> list[Tensor]:

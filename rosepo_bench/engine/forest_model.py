@@ -20,8 +20,8 @@ from rosepo_bench.errors import UserError, nearest
 @dataclass
 class ForestModel:
     """``network``, a causal LM of transformers, LoRA layers inside where it is adapted; it attends as ``attention``
-    says (`auto`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the implementation of the
-    operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted from the shape).
+    says (`auto`, `forest`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the implementation of
+    the operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted from the shape).
 
     Raises UserError for a model that the forest would be wrong for.
     """
@@ -71,7 +71,7 @@ class ForestModel:
 
         Only rows that predict something reach the vocabulary, each once however many targets hang on it.
         """
-        inputs = attention.inputs(batch, self.network.config, self.attention)
+        inputs = attention.inputs(batch, self.network.config, self.attention, self.impl)
         hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         rows = hidden[0].index_select(0, batch.rows)
         return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)

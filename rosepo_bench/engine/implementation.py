@@ -62,7 +62,7 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
 
 
-def refuse_tangents(instead: str = "impl='reference'", **arguments: Tensor | None) -> None:
+def refuse_tangents(instead: str = "impl='reference'", /, **arguments: Tensor | None) -> None:
     """torch drops forward-mode derivatives at an operator without a word. ``instead``: what to choose for them."""
     if torch.compiler.is_compiling():
         return

@@ -84,7 +84,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     device = device_of(config)
     torch.manual_seed(seed)
     network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
-    attention.refuse_impossible(config.attention, device, attention.obstacle_in(network.config))
+    attention.refuse_impossible(config.attention, config.impl, device, network.config)
     if config.training == "lora":
         network = _adapted(network, config)
     if config.checkpointing:
@@ -101,7 +101,7 @@ def context_of(config: ModelConfig) -> int:
     shape = pretrained_config(name) if name else None
     if shape is not None:
         refuse_unsuitable(shape)  # first: what follows asks for what such a configuration may not have
-    attention.refuse_impossible(config.attention, device_of(config), attention.obstacle_in(shape) if shape else "")
+    attention.refuse_impossible(config.attention, config.impl, device_of(config), shape)
     if shape is None:
         return config.context
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):

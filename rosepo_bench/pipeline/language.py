@@ -144,9 +144,7 @@ class Language:
             model.save(folder / "weights.safetensors")
             store.write_json(folder / "report.json", meter.report(report, memory))
 
-        # Windows are trunks wherever a prompt's history begins: anchors share them.
-        prompt = config.prompt.model_dump(exclude={"anchor"})
-        inputs = {**self.inputs, "prompt": prompt, "sft": config.sft.model_dump(), "batch_tokens": config.batch_tokens}
+        inputs = {**self.inputs, "sft": config.sft.model_dump(), "batch_tokens": config.batch_tokens}
         return Stage(f"{pipeline.name}.sft", inputs, self.parents, compute, read_trained)
 
     def _tree_maker(self, limits: Limits) -> Callable[[list[Window]], list[Tree]]:

@@ -1,4 +1,4 @@
-"""FlexAttention over blocks sees what the dense mask shows, and is compiled a few times, not once a batch."""
+"""Every attention sees what the dense masks show; FlexAttention is compiled a few times, not once a batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 from rosepo_bench.config import ModelConfig
 from rosepo_bench.engine import attention
 from rosepo_bench.engine.forest import Batch, Tree, build, collate
+from rosepo_bench.engine.forest_attention import tree_masks
 from rosepo_bench.engine.forest_model import ForestModel
 from rosepo_bench.engine.model import context_of
 from rosepo_bench.errors import UserError
@@ -53,7 +54,7 @@ def test_blocks_are_those_of_the_dense_mask(window: int) -> None:
     draw = np.random.default_rng(window)
     for tokens, trees in ((300, 1), (500, 3), (90, 5)):
         batch = batch_of(draw, tokens, trees)
-        masks = attention.tree_masks(batch.end, batch.depth, window)
+        masks = tree_masks(batch.end, batch.depth, window)
         size, truth = len(batch), torch.block_diag(*(one.int() for one in masks)).bool()
         mask = attention.block_mask(*attention.padded(batch), window)
         length = attention.bucket(size)
@@ -79,7 +80,7 @@ def test_a_window_counts_up_the_path() -> None:
     """Nodes of other branches that lie between two nodes in a row take no room in a window."""
     trunk, branches = np.array([1, 2, 3]), [np.array([4 + b, 9, 10, 11]) for b in range(3)]
     batch = collate([build([(trunk, branch) for branch in branches], context=9)])
-    (mask,) = attention.tree_masks(batch.end, batch.depth, 3)
+    (mask,) = tree_masks(batch.end, batch.depth, 3)
     assert mask.sum(1).tolist() == [1, 2, *[3] * 10]
     last = batch.tokens.tolist().index(6) + 2  # the third branch: 6, 9, 10
     assert batch.tokens[mask[last]].tolist() == [6, 9, 10]
@@ -92,6 +93,22 @@ def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
     monkeypatch.setattr(attention, "_compiled", lambda: attention._call)
     monkeypatch.setattr(attention, "FLEX_FROM", 128)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_the_operator_equals_dense(case: tuple[str, dict[str, object]]) -> None:
+    """Every architecture, log-probs and all gradients, fp64."""
+    model, draw = network(case[0], torch.float64, **case[1]), np.random.default_rng(1)
+    batch = forests(draw)
+    weights = torch.from_numpy(draw.normal(size=batch.sequences))
+    dense = values_and_gradients(model, language_model(model, "dense").logps(batch), weights)
+    if case[0] == "gemma2":
+        with pytest.raises(UserError, match=r"soft_cap is 1\.5, which is not compiled"):
+            language_model(model, "forest").logps(batch)
+        forest = values_and_gradients(model, language_model(model, "auto").logps(batch), weights)
+    else:
+        forest = values_and_gradients(model, language_model(model, "forest").logps(batch), weights)
+    assert max(worst(forest, dense).values()) < 1e-10
 
 
 @pytest.mark.usefixtures("unfused")
@@ -163,40 +180,65 @@ def test_too_many_kernels_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             model.logps(many)
 
 
-@pytest.mark.parametrize(
-    ("setting", "device", "width", "obstacle", "choice"),
-    [
-        ("auto", CPU, 9000, "", "dense"),
-        ("auto", CUDA, 1023, "", "dense"),
-        ("auto", CUDA, 1024, "", "flex"),
-        ("auto", CUDA, 1024, "it drops attention weights", "dense"),
-        ("dense", CUDA, 9000, "", "dense"),
-        ("flex", CUDA, 10, "", "flex"),
-    ],
-)
-def test_choice(setting: str, device: torch.device, width: int, obstacle: str, choice: str) -> None:
-    assert attention.choose(setting, device, width, obstacle) == choice
+LLAMA = {"hidden_size": 64}
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "message"),
+    ("setting", "impl", "device", "tokens", "changes", "choice"),
     [
-        (
-            "gpt2",
-            {"n_embd": 64, "attn_pdrop": 0.1},
-            r"drops attention weights \(probability 0\.1\); set model",
-        ),
-        ("llama", {"hidden_size": 64, "attention_dropout": 0.2}, r"probability 0\.2"),
-        ("gemma2", {"head_dim": 8}, r"heads are narrower than 16 \(8\)"),
-        ("gpt_neox", {}, r"heads are narrower than 16 \(8\)"),
+        ("auto", "auto", CPU, 9000, {}, "forest"),
+        ("auto", "cpp", CPU, 9, {}, "forest"),
+        ("auto", "reference", CPU, 9000, {}, "dense"),
+        ("auto", "auto", CPU, 9000, {"attention_dropout": 0.1}, "dense"),
+        ("auto", "auto", CPU, 9000, {"attn_logit_softcapping": 20.0}, "dense"),
+        ("dense", "auto", CPU, 9000, {}, "dense"),
+        ("auto", "auto", CUDA, 1023, {}, "dense"),
+        ("auto", "auto", CUDA, 1024, {}, "flex"),
+        ("auto", "reference", CUDA, 1024, {}, "flex"),
+        ("auto", "auto", CUDA, 1024, {"attention_dropout": 0.1}, "dense"),
+        ("auto", "auto", CUDA, 1024, {"num_attention_heads": 8}, "dense"),
+        ("dense", "auto", CUDA, 9000, {}, "dense"),
+        ("flex", "auto", CUDA, 10, {}, "flex"),
     ],
 )
-def test_models_that_flex_cannot_train(kind: str, changes: dict[str, object], message: str) -> None:
-    obstacle = attention.obstacle_in(network(kind, torch.float32, **changes).config)
+def test_choice(
+    setting: str, impl: str, device: torch.device, tokens: int, changes: dict[str, object], choice: str
+) -> None:
+    config = network("llama", torch.float32, **LLAMA).config
+    for name, value in changes.items():
+        setattr(config, name, value)
+    if "num_attention_heads" in changes:
+        config.head_dim = None
+    assert attention.choose(setting, impl, device, tokens, config) == choice
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "changes", "message"),
+    [
+        ("flex", "gpt2", {"n_embd": 64, "attn_pdrop": 0.1}, r"drops attention weights \(probability 0\.1\); set model"),
+        ("flex", "llama", {"hidden_size": 64, "attention_dropout": 0.2}, r"probability 0\.2"),
+        ("flex", "gemma2", {"head_dim": 8}, r"heads are narrower than 16 \(8\)"),
+        ("flex", "gpt_neox", {}, r"heads are narrower than 16 \(8\)"),
+        ("forest", "llama", {"attention_dropout": 0.2}, r"'forest' cannot train .* \(probability 0\.2\); set"),
+        ("forest", "gemma2", {}, r"it caps attention scores \(at 1\.5\); set model\.attention = 'dense'"),
+    ],
+)
+def test_models_that_a_setting_cannot_train(setting: str, kind: str, changes: dict[str, object], message: str) -> None:
+    config = network(kind, torch.float32, **changes).config
+    device = CUDA if setting == "flex" else CPU
     with pytest.raises(UserError, match=message):
-        attention.refuse_impossible("flex", CUDA, obstacle)
-    attention.refuse_impossible("auto", CUDA, obstacle)
-    assert not attention.obstacle_in(network("gemma2", torch.float32, head_dim=16).config)
+        attention.refuse_impossible(setting, "auto", device, config)
+    attention.refuse_impossible("auto", "auto", device, config)
+    attention.refuse_impossible("dense", "auto", device, config)
+    attention.refuse_impossible("flex", "auto", CUDA, network("gemma2", torch.float32, head_dim=16).config)
+
+
+def test_the_operator_is_for_the_cpu_and_no_reference() -> None:
+    with pytest.raises(UserError, match="compiled for the CPU, the model is on cuda; set"):
+        attention.refuse_impossible("forest", "auto", CUDA)
+    with pytest.raises(UserError, match=r"compiled for the CPU, model\.impl = 'reference'; set"):
+        context_of(ModelConfig(attention="forest", device="cpu", impl="reference"))
+    attention.refuse_impossible("forest", "cpp", CPU)
 
 
 def test_flex_has_no_gradient_on_the_cpu() -> None:
@@ -212,9 +254,13 @@ def test_dropout_is_never_left_out() -> None:
     model = network("llama", torch.float32, attention_dropout=0.3)
     batch = forests(np.random.default_rng(0))
     with torch.no_grad():
-        language_model(model.eval(), "flex").logps(batch)
-        with pytest.raises(UserError, match="'flex' cannot drop attention weights"):
-            language_model(model.train(), "flex").logps(batch)
+        for setting in ("flex", "forest"):
+            language_model(model.eval(), setting).logps(batch)
+            with pytest.raises(UserError, match=f"'{setting}' cannot drop attention weights"):
+                language_model(model.train(), setting).logps(batch)
+        for setting in ("auto", "dense"):
+            given = language_model(model.train(), setting)
+            assert not torch.equal(given.logps(batch), given.logps(batch))
 
 
 def test_unknown_choices_are_refused() -> None:

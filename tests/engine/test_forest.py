@@ -8,8 +8,8 @@ from equality import packed, random_group
 from scipy.linalg import block_diag
 from small_models import CONTEXT, network
 
-from rosepo_bench.engine.attention import tree_masks
 from rosepo_bench.engine.forest import Tree, build, collate
+from rosepo_bench.engine.forest_attention import tree_masks
 
 
 def visible(tree: Tree) -> np.ndarray:

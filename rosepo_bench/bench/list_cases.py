@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
 from rosepo_bench.bench import list_peers as peers
 from rosepo_bench.bench.agreement import Yardstick
@@ -144,13 +145,14 @@ def _steps() -> list[ListCase]:
 
 def _users() -> list[ListCase]:
     found = []
-    for suffix, listed in ((8, 0), (0, 0), (8, 20)):
-        size = replace(USERS, suffix=suffix, listed=listed)
-        who = (OURS, peers.A_PROMPT, peers.SEPARATE) if listed else (OURS, peers.A_PROMPT, peers.SEPARATE, peers.TRL)
-        goals = () if listed else ((peers.A_PROMPT, "G4"), (peers.TRL, "G5"))
-        quick = () if listed else (OURS, peers.A_PROMPT)
-        found.append(ListCase("user step", size, "train", who, goals, quick=quick))
-    return found
+    for suffix, rejected in product((8, 0), (1, 3, 7, 15)):
+        size = replace(USERS, suffix=suffix, responses=1 + rejected)
+        many = rejected > 1  # as separate rows these are too many tokens to be timed again and again
+        who = (OURS, peers.A_PROMPT) if many else (OURS, peers.A_PROMPT, peers.SEPARATE, peers.TRL)
+        goals = ((peers.A_PROMPT, "G4"), (peers.TRL, "G5"))
+        found.append(ListCase("user step", size, "train", who, goals, quick=() if many else (OURS, peers.A_PROMPT)))
+    listed = replace(USERS, suffix=8, listed=20)
+    return [*found, ListCase("user step", listed, "train", (OURS, peers.A_PROMPT, peers.SEPARATE))]
 
 
 def _memory() -> list[ListCase]:

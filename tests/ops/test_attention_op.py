@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attention_cases import DTYPES, QUANTITIES, call, check, draw, ends, error, exact, forest, largest
+from attention_cases import DTYPES, QUANTITIES, Case, call, check, draw, ends, error, exact, forest, largest
 
 from rosepo_bench.engine import forest_attention, library
 from rosepo_bench.engine.forest import build

@@ -146,14 +146,14 @@ struct Walk {
         return forest.window ? see & (depth[vector] < Element(w.reach[j])) : see;
     }
 
-    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list. `known`: of the
-    // ancestors, how many the queries before these see.
+    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list, counted from a. `known`:
+    // of the ancestors, how many the queries before these see.
     int64_t list_keys(int64_t a, int64_t b, int64_t query, int64_t n, int64_t& known) const {
         int64_t listed = 0;
         while (known > a && w.to[known - 1] <= query) --known;
-        for (int64_t j = a; j < known; ++j) w.list[listed++] = int32_t(j);
+        for (int64_t j = a; j < known; ++j) w.list[listed++] = int32_t(j - a);
         for (int64_t j = std::max(a, ancestors); j < b; ++j) {
-            w.list[listed] = int32_t(j);
+            w.list[listed] = int32_t(j - a);
             listed += w.from[j] < query + n && w.to[j] > query;
         }
         return listed;

@@ -62,9 +62,9 @@ void mix_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows
             const auto row = [&](int i) __attribute__((always_inline)) { return out + i * w.stride; };
             Tile<A, kRows, n> tile;
             load_tile(tile, row);
-            const A* const weight = weights + q - a * kQueries;
+            const A* const weight = weights + q;
             const A* const from = rows.data + v * kLanes<A>;
-            const int32_t *const list = w.list, *const node = w.node;
+            const int32_t *const list = w.list, *const node = w.node + a;
             accumulate(
                 tile, listed,
                 [&](int i, int64_t l)

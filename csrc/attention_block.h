@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "attention_tiles.h"
 #include "forest_attention.h"
 #include "lanes.h"
 
@@ -34,13 +35,37 @@ Rows<A> rows_of(const Heads<S>& heads, int64_t head, Tree tree, int64_t width, A
     return {copy, stride};
 }
 
+// Where the sums of a tree's rows stand: in the result, or, to be rounded and cut, in `copy`; 0 so far.
+template <typename A>
+struct Sums {
+    A* data;
+    int64_t stride;
+};
+template <typename S, typename A = compute_t<S>>
+Sums<A> sums_of(S* result, int64_t step, int64_t count, int64_t width, A* copy, int64_t stride) {
+    Sums<A> sums = {copy, stride};
+    if constexpr (!Compute<S>::half) {
+        if (in_place<S>(width)) sums = {result, step};
+    }
+    for (int64_t t = 0; t < count; ++t) {
+        for (int64_t d = 0; d < stride; d += kLanes<A>)
+            store(sums.data + t * sums.stride + d, all_lanes<A>(0));
+    }
+    return sums;
+}
+
 template <typename A>
 bool all_finite(Rows<A> rows, int64_t count, int64_t stride) {
-    lanes_t<A> sum = all_lanes<A>(0);
+    lanes_t<A> sum[4] = {};  // several, as each addition waits for the last one
     for (int64_t t = 0; t < count; ++t) {
-        for (int64_t d = 0; d < stride; d += kLanes<A>) sum += load(rows.data + t * rows.stride + d) * A(0);
+        const A* const row = rows.data + t * rows.stride;
+        int64_t d = 0;
+        for (; d + 4 * kLanes<A> <= stride; d += 4 * kLanes<A>) {
+            unroll<4>([&](auto k) { sum[k] += load(row + d + k * kLanes<A>) * A(0); });
+        }
+        for (; d < stride; d += kLanes<A>) sum[0] += load(row + d) * A(0);
     }
-    return add_lanes<A>(sum) == 0;
+    return add_lanes<A>((sum[0] + sum[1]) + (sum[2] + sum[3])) == 0;
 }
 
 // Walks a tree in blocks of queries and lists the keys that each block sees.
@@ -121,14 +146,14 @@ struct Walk {
         return forest.window ? see & (depth[vector] < Element(w.reach[j])) : see;
     }
 
-    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list. `known`: of the
-    // ancestors, how many the queries before these see.
+    // The keys a .. b - 1 that any of n queries from `query` on sees, into w.list, counted from a. `known`:
+    // of the ancestors, how many the queries before these see.
     int64_t list_keys(int64_t a, int64_t b, int64_t query, int64_t n, int64_t& known) const {
         int64_t listed = 0;
         while (known > a && w.to[known - 1] <= query) --known;
-        for (int64_t j = a; j < known; ++j) w.list[listed++] = int32_t(j);
+        for (int64_t j = a; j < known; ++j) w.list[listed++] = int32_t(j - a);
         for (int64_t j = std::max(a, ancestors); j < b; ++j) {
-            w.list[listed] = int32_t(j);
+            w.list[listed] = int32_t(j - a);
             listed += w.from[j] < query + n && w.to[j] > query;
         }
         return listed;

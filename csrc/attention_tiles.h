@@ -79,35 +79,43 @@ ROSEPO_INLINE void store_tile(const Tile<A, kRows, kVectors>& tile, const Row& r
     });
 }
 
-// to[l][q] = from[q][l], l < width, for kLine queries in each line of `to`; from `count` on they are 0 up
-// to `whole`.
+// The elements i of a and b together, in that order.
+#if defined(__clang__)
+#    define ROSEPO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#    define ROSEPO_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype(a == b){__VA_ARGS__})
+#endif
+
+// A square of vectors of 16 bytes, transposed.
+typedef float Piece4 __attribute__((vector_size(16)));
+typedef double Piece2 __attribute__((vector_size(16)));
+ROSEPO_INLINE void transpose(Piece4 (&x)[4]) {
+    const Piece4 a = ROSEPO_SHUFFLE(x[0], x[1], 0, 4, 1, 5), b = ROSEPO_SHUFFLE(x[2], x[3], 0, 4, 1, 5);
+    const Piece4 c = ROSEPO_SHUFFLE(x[0], x[1], 2, 6, 3, 7), d = ROSEPO_SHUFFLE(x[2], x[3], 2, 6, 3, 7);
+    x[0] = ROSEPO_SHUFFLE(a, b, 0, 1, 4, 5);
+    x[1] = ROSEPO_SHUFFLE(a, b, 2, 3, 6, 7);
+    x[2] = ROSEPO_SHUFFLE(c, d, 0, 1, 4, 5);
+    x[3] = ROSEPO_SHUFFLE(c, d, 2, 3, 6, 7);
+}
+ROSEPO_INLINE void transpose(Piece2 (&x)[2]) {
+    const Piece2 a = x[0];
+    x[0] = ROSEPO_SHUFFLE(a, x[1], 0, 2);
+    x[1] = ROSEPO_SHUFFLE(a, x[1], 1, 3);
+}
+
+// to[l][q] = from[q][l], l < width, for `count` queries in each line of `to`; from there on it is 0, up to
+// `whole`.
 template <int64_t kLine, typename A>
 ROSEPO_INLINE void transpose(const A* from, int64_t stride, int64_t count, int64_t whole, int64_t width,
                              A* to) {
-    constexpr int64_t kSide = 16 / int64_t(sizeof(A));
-    typedef A Piece __attribute__((vector_size(16)));
-    const auto at = [&](int64_t q, int64_t l) {
-        Piece x;
-        memcpy(&x, from + q * stride + l, sizeof(x));
-        return x;
-    };
-    const auto put = [&](int64_t q, int64_t l, Piece x) { memcpy(to + l * kLine + q, &x, sizeof(x)); };
+    constexpr int kSide = 16 / int(sizeof(A));
+    std::conditional_t<sizeof(A) == 4, Piece4, Piece2> x[kSide];
     const int64_t squares = count / kSide * kSide, wide = width / kSide * kSide;
     for (int64_t q = 0; q < squares; q += kSide) {
         for (int64_t l = 0; l < wide; l += kSide) {
-            if constexpr (kSide == 4) {
-                const Piece a = at(q, l), b = at(q + 1, l), c = at(q + 2, l), d = at(q + 3, l);
-                const Piece ab = {a[0], b[0], a[1], b[1]}, cd = {c[0], d[0], c[1], d[1]};
-                const Piece ab2 = {a[2], b[2], a[3], b[3]}, cd2 = {c[2], d[2], c[3], d[3]};
-                put(q, l, Piece{ab[0], ab[1], cd[0], cd[1]});
-                put(q, l + 1, Piece{ab[2], ab[3], cd[2], cd[3]});
-                put(q, l + 2, Piece{ab2[0], ab2[1], cd2[0], cd2[1]});
-                put(q, l + 3, Piece{ab2[2], ab2[3], cd2[2], cd2[3]});
-            } else {
-                const Piece a = at(q, l), b = at(q + 1, l);
-                put(q, l, Piece{a[0], b[0]});
-                put(q, l + 1, Piece{a[1], b[1]});
-            }
+            unroll<kSide>([&](auto i) { memcpy(&x[i], from + (q + i) * stride + l, 16); });
+            transpose(x);
+            unroll<kSide>([&](auto i) { memcpy(to + (l + i) * kLine + q, &x[i], 16); });
         }
     }
     for (int64_t l = 0; l < width; ++l) {

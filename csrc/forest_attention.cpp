@@ -62,9 +62,9 @@ void mix_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows
             const auto row = [&](int i) __attribute__((always_inline)) { return out + i * w.stride; };
             Tile<A, kRows, n> tile;
             load_tile(tile, row);
-            const A* const weight = weights + q - a * kQueries;
+            const A* const weight = weights + q;
             const A* const from = rows.data + v * kLanes<A>;
-            const int32_t *const list = w.list, *const node = w.node;
+            const int32_t *const list = w.list, *const node = w.node + a;
             accumulate(
                 tile, listed,
                 [&](int i, int64_t l)
@@ -79,7 +79,8 @@ void mix_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows
 // For each of the keys a .. b - 1: sums[node] += sum over the block's queries of weight rows[query]. `rows`
 // begins with the block.
 template <typename A>
-void collect_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows<A> rows, A* sums) {
+void collect_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, Rows<A> rows,
+                  Sums<A> sums) {
     const Workspace<A>& w = block.w;
     const int64_t across = (block.forest.width + kLanes<A> - 1) / kLanes<A>;
     in_strips<kMostVectors>(0, across, [&](auto n, int64_t v) __attribute__((always_inline)) {
@@ -88,8 +89,7 @@ void collect_rows(const Walk<A>& block, int64_t a, int64_t b, const A* weights, 
             const int64_t real = std::min<int64_t>(kRows, b - j);
             A* at[kRows];
             for (int64_t i = 0; i < kRows; ++i) {
-                const int64_t to = i < real ? w.node[j + i] : block.forest.longest;
-                at[i] = sums + to * w.stride + v * kLanes<A>;
+                at[i] = (i < real ? sums.data + w.node[j + i] * sums.stride : w.spare) + v * kLanes<A>;
             }
             const auto row = [&](int i) __attribute__((always_inline)) { return at[i]; };
             const auto [from, to] = block.interval(j, real);
@@ -258,7 +258,8 @@ void write_rows(S* to, int64_t step, const A* from, int64_t stride, int64_t coun
 }
 
 template <typename A>
-void backward_block(const Walk<A>& block, Rows<A> query, Rows<A> key, Rows<A> value, Rows<A> grad) {
+void backward_block(const Walk<A>& block, Rows<A> query, Rows<A> key, Rows<A> value, Rows<A> grad,
+                    Sums<A> grad_key, Sums<A> grad_value) {
     const Workspace<A>& w = block.w;
     const int64_t whole = block.vectors * kLanes<A>;
     const Rows<A> queries = {query.data + block.first * query.stride, query.stride};
@@ -269,8 +270,8 @@ void backward_block(const Walk<A>& block, Rows<A> query, Rows<A> key, Rows<A> va
     for (int64_t a = 0; a < block.keys; a += kBackwardKeys) {
         const int64_t b = std::min(block.keys, a + kBackwardKeys);
         find_slopes(block, a, b, key, value);
-        collect_rows(block, a, b, w.scores, grads, w.grad_value);
-        collect_rows(block, a, b, w.slopes, queries, w.grad_key);
+        collect_rows(block, a, b, w.scores, grads, grad_value);
+        collect_rows(block, a, b, w.slopes, queries, grad_key);
         mix_rows(block, a, b, w.slopes, key);
     }
 }
@@ -284,7 +285,11 @@ void backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scrat
     const Rows<A> key = rows_of(op.key, group, tree, op.forest.width, w.rows[1], w.stride);
     const Rows<A> value = rows_of(op.value, group, tree, op.forest.width, w.rows[2], w.stride);
     const bool good = all_finite(key, tokens, w.stride) && all_finite(value, tokens, w.stride);
-    for (A* each : {w.grad_key, w.grad_value}) std::fill(each, each + tokens * w.stride, A(0));
+    const int64_t step = op.groups * op.forest.width, start = tree.begin * step + group * op.forest.width;
+    const Sums<A> grad_key =
+        sums_of(op.grad_key + start, step, tokens, op.forest.width, w.grad_key, w.stride);
+    const Sums<A> grad_value =
+        sums_of(op.grad_value + start, step, tokens, op.forest.width, w.grad_value, w.stride);
     for (int64_t head = group * shared; head < (group + 1) * shared; ++head) {
         const Rows<A> query = rows_of(op.query, head, tree, op.forest.width, w.rows[0], w.stride);
         const Rows<A> grad = rows_of(op.grad, head, tree, op.forest.width, w.rows[3], w.stride);
@@ -293,15 +298,15 @@ void backward(const ForestBackward<S>& op, Tree tree, int64_t group, void* scrat
         Walk<A> block = {op.forest, w, tree};
         while (block.next(whole ? kQueries : 1)) {
             find_deltas(block, op, head, grad);
-            backward_block(block, query, key, value, grad);
+            backward_block(block, query, key, value, grad, grad_key, grad_value);
             S* const to = op.grad_query + ((tree.begin + block.first) * op.heads + head) * op.forest.width;
             write_rows(to, op.heads * op.forest.width, w.mixed, w.stride, block.count, op.forest.width);
         }
     }
-    const int64_t start = (tree.begin * op.groups + group) * op.forest.width,
-                  step = op.groups * op.forest.width;
-    write_rows(op.grad_key + start, step, w.grad_key, w.stride, tokens, op.forest.width);
-    write_rows(op.grad_value + start, step, w.grad_value, w.stride, tokens, op.forest.width);
+    if (!in_place<S>(op.forest.width)) {
+        write_rows(op.grad_key + start, step, w.grad_key, w.stride, tokens, op.forest.width);
+        write_rows(op.grad_value + start, step, w.grad_value, w.stride, tokens, op.forest.width);
+    }
 }
 
 }  // namespace

@@ -81,7 +81,8 @@ struct Workspace {
     A* mixed;               // [kQueries][stride]: what sums over keys
     A *top, *sum;           // [kQueries]
     A* rows[4];  // [longest][stride]: query, key, value, grad, where they are not computed with in place
-    A *grad_key, *grad_value;  // [longest + 1][stride]: the last row takes what padding gives
+    A *grad_key, *grad_value;  // [longest][stride], likewise
+    A* spare;                  // [stride]: takes what padding gives
     int64_t stride;            // width, padded to 64 bytes
     int64_t bytes;
 };
@@ -110,13 +111,14 @@ ROSEPO_INLINE Workspace<compute_t<S>> workspace(uintptr_t base, int64_t longest,
     take(w.sum, kQueries);
     take(w.scores, (backward ? kBackwardKeys : keys) * kQueries);
     if (!in_place<S>(width)) {
-        for (int k = 0; k < (backward ? 4 : 3); ++k) take(w.rows[k], longest * w.stride);
+        for (A*& each : w.rows) take(each, longest * w.stride);
+        take(w.grad_key, longest * w.stride);
+        take(w.grad_value, longest * w.stride);
     }
     if (backward) {
         take(w.grad, width * kQueries);
         take(w.slopes, kBackwardKeys * kQueries);
-        take(w.grad_key, (longest + 1) * w.stride);
-        take(w.grad_value, (longest + 1) * w.stride);
+        take(w.spare, w.stride);
     }
     w.bytes = int64_t(at - base);
     return w;

@@ -149,7 +149,7 @@ def _users() -> list[ListCase]:
         size = replace(USERS, suffix=suffix, responses=1 + rejected)
         many = rejected > 1  # as separate rows these are too many tokens to be timed again and again
         who = (OURS, peers.A_PROMPT) if many else (OURS, peers.A_PROMPT, peers.SEPARATE, peers.TRL)
-        goals = ((peers.A_PROMPT, "G4"), (peers.TRL, "G5"))
+        goals = ((peers.A_PROMPT, "G4"), *(() if many else ((peers.TRL, "G5"),)))
         found.append(ListCase("user step", size, "train", who, goals, quick=() if many else (OURS, peers.A_PROMPT)))
     listed = replace(USERS, suffix=8, listed=20)
     return [*found, ListCase("user step", listed, "train", (OURS, peers.A_PROMPT, peers.SEPARATE))]

@@ -58,11 +58,12 @@ def attend(
 ) -> Tensor:
     """:func:`forest_attention` under the ``masks`` of the trees, in their order, which cover all tokens; ``dropout`` is
     the probability with which a weight is dropped."""
+    masks = masks or [torch.ones(0, 0, dtype=torch.bool, device=query.device)]
     lengths = [len(mask) for mask in masks]
     parts = zip(*(x.split(lengths, dim=1) for x in (query, key, value)), strict=True)
     trees = zip(parts, masks, strict=True)
     found = [_attend_tree(q, k, v, mask, scaling, soft_cap, dropout).transpose(0, 1) for (q, k, v), mask in trees]
-    return torch.cat(found or [query.transpose(0, 1)]).transpose(0, 1)
+    return torch.cat(found).transpose(0, 1)
 
 
 def _attend_tree(

@@ -30,7 +30,7 @@ from rosepo_bench.plan import cells
 from rosepo_bench.report.markdown import NONE, interval, number, paragraph, quantity, table
 from rosepo_bench.store import Record
 
-METHODS = ("sft", "dpo", "rosepo")
+METHODS = ("sft", "dpo")
 
 
 @dataclass(frozen=True)

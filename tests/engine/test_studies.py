@@ -54,7 +54,7 @@ def test_trees_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     line = arguments(tmp_path, *settings)
     assert study.run(trees_study.main, [*line, "--seeds", "2"]) == 0
     found = rows(tmp_path / "study.md")
-    assert [row[0] for row in found[:3]] == list(trees_study.METHODS)
+    assert tuple(row[0] for row in found[: len(trees_study.METHODS)]) == trees_study.METHODS
     cost = {(row[0], row[1]): row[2:] for row in found if row[1] in {way.name for way in trees_study.WAYS}}
     tokens = [int(cost["dpo", way.name][2].replace(",", "")) for way in trees_study.WAYS]
     assert cost["dpo", trees_study.OURS.name][0] == "120"
@@ -66,7 +66,7 @@ def test_trees_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     before = [path.stat().st_mtime_ns for path in records]
     assert study.run(trees_study.main, [*line, "--seeds", "1"]) == 0
     assert before == [path.stat().st_mtime_ns for path in records]
-    assert len(records) == 6
+    assert len(records) == 6  # three ways, two seeds
 
     changed = json.loads(records[0].read_text())
     changed["preference"]["pairs_seen"] += 1

@@ -179,6 +179,17 @@ def test_what_is_not_finite_stays_where_it_is_seen(width: int, window: int, valu
         assert not torch.isfinite(bad["grad value" if name == "grad" else "result"]).all()
 
 
+@pytest.mark.parametrize("window", [0, 5])
+def test_a_weight_that_is_not_seen_is_nothing(window: int) -> None:
+    """Not the least of numbers: times the largest of values that would be seen."""
+    case = draw(*forest(160, branch=0.2, seed=9), width=16, window=window, dtype=torch.float32)
+    value = case.value.clone()
+    value[:, 40] = 3e38
+    blind = ~case.mask()[:, 40]
+    found, wanted = call(replace(case, value=value))["result"], call(case)["result"]
+    assert torch.equal(found[:, blind], wanted[:, blind])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_what_an_earlier_call_left_in_the_scratch_does_no_harm(dtype: torch.dtype) -> None:
     bad = draw(*forest(400, seed=1), heads=4, width=70, dtype=dtype)

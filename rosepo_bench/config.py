@@ -193,7 +193,9 @@ class RunConfig(Section):
     seeds: int = Field(1, ge=1, description="seeds first_seed, first_seed + 1, …")
     first_seed: int = Field(0, ge=0, description="the first of the seeds")
     threads: int = Field(0, ge=0, description="torch threads; 0: as many as the machine gives")
-    batch_tokens: int = Field(4096, ge=64, description="tokens of one forward and backward pass")
+    batch_tokens: int = Field(
+        2048, ge=64, description="tokens of one forward and backward pass; more of them take more memory and less time"
+    )
     checkpoint_seconds: float = Field(15.0, gt=0, description="time between checkpoints within a training stage")
     methods: list[str] = Field(min_length=1, description="names of `ls methods`")
     datasets: dict[str, DatasetConfig] = Field(min_length=1, description="[datasets.NAME]: one section each")

@@ -20,14 +20,18 @@ from rosepo_bench.bench.job import Job
 from rosepo_bench.bench.lists import Lists
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
+from rosepo_bench.config import RunConfig, ScoringConfig
 from rosepo_bench.engine.examples import by_user
 from rosepo_bench.engine.forest import Limits, Tree, build_all, collate
 from rosepo_bench.engine.forest_model import ForestModel
 from rosepo_bench.engine.ops import preference_loss
 from rosepo_bench.engine.packing import limits_of, pack
 
-BUDGET = 4096
-"""Tokens of one pass of ours, as the configuration's default."""
+BUDGET = {
+    "train": RunConfig.model_fields["batch_tokens"].default,
+    "score": ScoringConfig.model_fields["batch_tokens"].default,
+}
+"""Tokens of one pass of ours: as in runs."""
 
 Passes = Iterator[tuple[Any, Tensor, Tensor | None]]
 
@@ -35,11 +39,11 @@ Passes = Iterator[tuple[Any, Tensor, Tensor | None]]
 def _forest(by_owner: bool) -> Callable[[Job, str], Call]:
     def prepare(job: Job, mode: str) -> Call:
         model = ForestModel(job.network)
-        limits = limits_of(model, BUDGET)
+        limits = limits_of(model, BUDGET[mode])
 
         def passes() -> Passes:
             trees, places = forest(job.lists, limits, by_owner=by_owner, together=mode == "train")
-            for chosen in pack([len(tree) for tree in trees], BUDGET):
+            for chosen in pack([len(tree) for tree in trees], BUDGET[mode]):
                 batch = collate([trees[t] for t in chosen], device=model.device)
                 place = torch.from_numpy(np.concatenate([places[t] for t in chosen])).to(model.device)
                 values = model.logps(batch)

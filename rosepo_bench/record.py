@@ -158,6 +158,7 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
         "peak_memory_bytes": peak["peak_memory_bytes"],
         "peak_memory_since": peak["peak_memory_since"],
         "impl": "-" if cell.scored is None else ops.live(cell.pipeline.config.model.impl, device),
+        "attention": "-" if cell.scored is None else models.attention_of(cell.pipeline.config.model),
         "device": device,
         "threads": trained.get("threads", torch.get_num_threads()),
         "seconds": {

@@ -138,8 +138,7 @@ def _steps() -> list[ListCase]:
         size = replace(STEP, responses=1 + rejected)
         mine = (OURS, peers.SEPARATE, peers.REPEATED)
         quick = (OURS, peers.SEPARATE) if rejected == 7 else ()
-        goal = () if rejected == 3 else ((peers.SEPARATE, "G3"),)
-        found.append(ListCase("step", size, "train", mine, goal, quick=quick))
+        found.append(ListCase("step", size, "train", mine, ((peers.SEPARATE, "G3"),), quick=quick))
     return found
 
 

@@ -1,7 +1,8 @@
-"""Plots of a benchmark table, made from the CSV alone: time and peak memory over the number of rows."""
+"""Plots of a benchmark table, made from the CSV alone: time and peak memory over the size of the work."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,26 @@ def _draw(panels: dict[str, list[Row]], path: Path) -> None:
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
+def _colour(place: int) -> Any:
+    """Twenty of them, the ten dark ones first."""
+    from matplotlib import colormaps
+
+    return colormaps["tab20"](2 * place % 20 + place // 10 % 2)
+
+
 def _panel(axis: Any, title: str, rows: list[Row], providers: list[str]) -> None:
     for place, provider in enumerate(providers):
         mine = sorted((row for row in rows if row.provider == provider), key=lambda row: row.x)
         if not mine:
             continue
         x = [row.x for row in mine]
-        axis.fill_between(x, [row.p20 for row in mine], [row.p80 for row in mine], color=f"C{place}", alpha=0.2)
-        mark = _MARKS[place % len(_MARKS)]
-        axis.plot(x, [row.p50 for row in mine], color=f"C{place}", marker=mark, markersize=4, label=provider)
-    axis.set_title(title, fontsize=9)
+        colour, mark = _colour(place), _MARKS[place % len(_MARKS)]
+        axis.fill_between(x, [row.p20 for row in mine], [row.p80 for row in mine], color=colour, alpha=0.2)
+        axis.plot(x, [row.p50 for row in mine], color=colour, marker=mark, markersize=4, label=provider)
+    axis.set_title("\n".join(textwrap.wrap(title, 62)), fontsize=8)
     axis.set_xscale("log", base=2)
+    sizes = sorted({row.x for row in rows})
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axis.set_yscale("log")
     axis.set_xlabel(rows[0].x_name)
     axis.set_ylabel(f"{rows[0].metric.replace('_', ' ')}, {rows[0].unit}")

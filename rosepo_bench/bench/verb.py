@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -84,17 +84,23 @@ BEGIN, END = "<!-- goals -->\n", "<!-- end of goals -->"
 
 
 def show(path: Path, into: Path | None = None) -> int:
-    """The table of goals of the CSV ``path``: printed, or put between the marks in the file ``into``."""
+    """The table of goals of the CSV ``path``: printed, or, that of whole calls, put between the marks in the file
+    ``into``; what the head alone reaches is too many rows to read there."""
     if not path.is_file():
         raise UserError(f"--table {path}: no such file")
-    shown = goals.markdown(goals.goals(table.read(path)))
+    rows = table.read(path)
     if into is None:
-        print(shown, end="")
+        print(goals.markdown(goals.goals(rows)), end="")
         return 0
     before, after = _around(into)
-    store.write_text(into, before + shown + after)
+    store.write_text(into, before + whole_calls(rows) + after)
     print(f"written: {into}")
     return 0
+
+
+def whole_calls(rows: Iterable[Row]) -> str:
+    """The goals that are not the head's alone, as a table."""
+    return goals.markdown(goals.goals(row for row in rows if row.work != "head"))
 
 
 def _around(path: Path) -> tuple[str, str]:

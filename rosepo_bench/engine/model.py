@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -77,6 +78,14 @@ def implementation_of(config: ModelConfig) -> list[str | None]:
     """Which implementation of the operators runs, and its build: other builds may round otherwise."""
     live = ops.live(config.impl, device_of(config))
     return [live, None if live == "reference" else library.info()["build_id"]]
+
+
+def attention_of(config: ModelConfig) -> str:
+    """What the passes of a run attend by: `forest`, `dense` or `flex`; a last, short one may be dense for flex."""
+    name = pretrained_name(config.name)
+    tiny = SimpleNamespace(hidden_size=config.hidden, num_attention_heads=config.heads)
+    shape = pretrained_config(name) if name else tiny
+    return attention.choose(config.attention, config.impl, device_of(config), attention.FLEX_FROM, shape)
 
 
 def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:

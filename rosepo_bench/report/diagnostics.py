@@ -49,7 +49,7 @@ def throughput(section: Section) -> str:
         ]
         memory = max(one["peak_memory_bytes"] for one in speed) / 2**20
         seconds = [mean(one["seconds"].get(stage) for one in speed) for stage in ("training", "scoring")]
-        machine = [distinct(one[key] for one in speed) for key in ("impl", "device", "threads")]
+        machine = [distinct(one[key] for one in speed) for key in ("impl", "attention", "device", "threads")]
         rows.append([escape(name), *map(quantity, [*rates, memory]), *machine, *map(quantity, seconds)])
     header = [
         "method",
@@ -58,10 +58,11 @@ def throughput(section: Section) -> str:
         "scoring users/s",
         "peak MiB",
         "impl",
+        "attention",
         "device",
         "threads",
     ]
-    return table([*header, "training s", "scoring s"], rows, left=["method", "impl", "device"])
+    return table([*header, "training s", "scoring s"], rows, left=["method", "impl", "attention", "device"])
 
 
 THROUGHPUT_CAPTION = paragraph(

@@ -91,6 +91,7 @@ def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: A
             "scoring_users_per_s": 9.44,
             "peak_memory_bytes": 512 * 2**20,
             "impl": "cpp" if tuned else "-",
+            "attention": "forest" if tuned else "-",
             "device": "cpu",
             "threads": 2,
             "seconds": {"training": 61.2, "scoring": 4.5} if trained else {"scoring": 0.04},

@@ -29,7 +29,7 @@ demo: build
 test: build
 	$(BIN) -m pytest -q $(ARGS)
 
-# Takes ten minutes on two cores; measures the peers too that `make compare` has installed.
+# Takes about ten minutes on two cores; measures the peers too that `make compare` has installed.
 bench: build
 	$(BIN) -m pytest --benchmark $(ARGS)
 
@@ -54,7 +54,8 @@ equality: build
 ranking: build
 	$(BIN) tests/engine/ranking_study.py $(ARGS)
 
-# User trees against a tree a prompt, five paired seeds on MovieLens: results/engine/trees.md. Takes hours, resumable.
+# User trees against a tree a prompt, five paired seeds on MovieLens: results/engine/trees.md. Takes half an hour,
+# resumable.
 trees: build
 	$(BIN) tests/engine/trees_study.py $(ARGS)
 

@@ -163,21 +163,6 @@ void for_all(const Arguments& a, const ForestAttention<S>& op, bool backward, co
     });
 }
 
-// f of the type that the tensors hold.
-template <typename F>
-auto with_type(ScalarType dtype, const F& f) {
-    switch (dtype) {
-        case ScalarType::Float:
-            return f(float());
-        case ScalarType::Double:
-            return f(double());
-        case ScalarType::BFloat16:
-            return f(BFloat16());
-        default:
-            return f(Half());
-    }
-}
-
 ScalarType wide(const Tensor& tensor) {
     return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }

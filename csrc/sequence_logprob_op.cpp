@@ -86,21 +86,6 @@ void make_contiguous(Head& head) {
     if (head.bias) head.bias = contiguous(*head.bias);
 }
 
-// f of the type that the tensors hold.
-template <typename F>
-auto with_type(ScalarType dtype, const F& f) {
-    switch (dtype) {
-        case ScalarType::Float:
-            return f(float());
-        case ScalarType::Double:
-            return f(double());
-        case ScalarType::BFloat16:
-            return f(BFloat16());
-        default:
-            return f(Half());
-    }
-}
-
 template <typename Device>
 Forward run_forward(const Tensor& hidden, const Tensor& weight, std::optional<Tensor> bias,
                     const Tensor& targets, const Tensor& row_of_target, const Tensor& sequence_of_target,

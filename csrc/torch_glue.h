@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "number.h"
+
 namespace rosepo {
 
 using torch::headeronly::ScalarType;
@@ -45,6 +47,21 @@ const T* read(const Tensor& tensor) {
 template <typename T>
 T* write(const Tensor& tensor) {
     return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// f of a number of the type that tensors of `dtype` hold, one of the four that kernels are compiled for.
+template <typename F>
+auto with_type(ScalarType dtype, const F& f) {
+    switch (dtype) {
+        case ScalarType::Float:
+            return f(float());
+        case ScalarType::Double:
+            return f(double());
+        case ScalarType::BFloat16:
+            return f(BFloat16());
+        default:
+            return f(Half());
+    }
 }
 
 // torch's current CUDA stream. Throws where this torch is built without CUDA.

@@ -22,10 +22,10 @@ from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
 from rosepo_bench.config import RunConfig, ScoringConfig
 from rosepo_bench.engine.examples import by_user
-from rosepo_bench.engine.forest import Limits, Tree, build_all, collate
+from rosepo_bench.engine.forest import Limits, Tree, build_all
 from rosepo_bench.engine.forest_model import ForestModel
 from rosepo_bench.engine.ops import preference_loss
-from rosepo_bench.engine.packing import limits_of, pack
+from rosepo_bench.engine.packing import batches, limits_of
 
 BUDGET = {
     "train": RunConfig.model_fields["batch_tokens"].default,
@@ -43,8 +43,7 @@ def _forest(by_owner: bool) -> Callable[[Job, str], Call]:
 
         def passes() -> Passes:
             trees, places = forest(job.lists, limits, by_owner=by_owner, together=mode == "train")
-            for chosen in pack([len(tree) for tree in trees], BUDGET[mode]):
-                batch = collate([trees[t] for t in chosen], device=model.device)
+            for chosen, batch in batches(trees, BUDGET[mode], model.device):
                 place = torch.from_numpy(np.concatenate([places[t] for t in chosen])).to(model.device)
                 values = model.logps(batch)
                 yield place, values, _loss(job, values, place) if mode == "train" else None

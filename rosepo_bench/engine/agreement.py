@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -37,21 +36,13 @@ class Agreement:
         """bool ``[n]``: the rankings are equal, ties within ``TIE`` apart."""
         return self.gap < TIE
 
-    def report(self) -> dict[str, Any]:
-        """The figures as plain numbers; ``ratio`` is the full ranking's time over best-first's."""
-        ratio, total = self.seconds[:, 1] / self.seconds[:, 0], self.seconds.sum(axis=0)
-        return {
-            "prompts": len(self.gap),
-            "equal": int(self.equal.sum()),
-            "same_items": int(self.same_items.sum()),
-            "worst_gap": float(self.gap.max()),
-            "share_mean": float(self.share.mean()),
-            **{f"share_p{p}": float(np.percentile(self.share, p)) for p in (50, 90)},
-            "seconds_best_first": float(total[0]),
-            "seconds_full": float(total[1]),
-            "ratio": float(total[1] / total[0]),
-            **{f"ratio_p{p}": float(np.percentile(ratio, p)) for p in (20, 80)},
-        }
+
+def turns(prompts: Sequence[IntArray], label: str) -> Iterator[tuple[IntArray, list[IntArray], str]]:
+    """The prompts in rounds of at most ``ROUND``: their rows, themselves, and the round's label."""
+    rounds = -(-len(prompts) // ROUND)
+    for turn in range(rounds):
+        rows = np.arange(turn, len(prompts), rounds)
+        yield rows, [prompts[row] for row in rows.tolist()], f"{label} {turn + 1}/{rounds}"
 
 
 def compare(
@@ -59,21 +50,17 @@ def compare(
 ) -> Agreement:
     """Ranks the best ``k`` titles under every prompt both ways, in rounds of some prompts each."""
     gap, same, share = np.empty(len(prompts)), np.empty(len(prompts), dtype=bool), np.empty(len(prompts))
-    rounds = -(-len(prompts) // ROUND)
-    seconds = np.empty((rounds, 2))
-    for turn in range(rounds):
-        rows = np.arange(turn, len(prompts), rounds)
-        part = [prompts[row] for row in rows.tolist()]
-        turn_label = f"{label} {turn + 1}/{rounds}"
+    seconds = []
+    for rows, part, turn_label in turns(prompts, label):
         began = time.perf_counter()
         found = rank_best_first(model, trie, part, k=k, score=score, batch_tokens=batch_tokens, label=turn_label)
         between = time.perf_counter()
         scores = catalogue_scores(model, trie, part, score=score, batch_tokens=batch_tokens, label=turn_label)
-        seconds[turn] = between - began, time.perf_counter() - between
+        seconds.append((between - began, time.perf_counter() - between))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         true = np.take_along_axis(scores, found.items, axis=1)
         wanted = np.take_along_axis(scores, best, axis=1)
         gap[rows] = np.maximum(abs(true - wanted), abs(true - found.scores)).max(axis=1)
         same[rows] = (found.items == best).all(axis=1)
         share[rows] = found.share
-    return Agreement(gap, same, share, seconds)
+    return Agreement(gap, same, share, np.array(seconds))

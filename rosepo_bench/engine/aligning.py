@@ -14,11 +14,11 @@ from torch import Tensor
 from rosepo_bench.config import PreferenceConfig
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.examples import Group, grouped
-from rosepo_bench.engine.forest import collate
+from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import preference_loss, raise_errors
-from rosepo_bench.engine.packing import limits_of, pack
+from rosepo_bench.engine.packing import batches, limits_of
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.seeds import generator
 from rosepo_bench.training import FitReport, Schedule, fit
@@ -90,8 +90,9 @@ def backward_step(
     """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
     as the budget asks for."""
     total, loss = sum(len(group.places) for group in groups) // 2, 0.0
-    for trees in pack([len(group.tree) for group in groups], batch_tokens):
-        loss += _backward(model, pairs, [groups[g] for g in trees], config, total, meter)
+    for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
+        rows = np.concatenate([groups[g].places for g in chosen])[::2] // 2
+        loss += _backward(model, pairs, batch, rows, config, total, meter)
     meter.count(pairs=total)
     return loss
 
@@ -99,13 +100,12 @@ def backward_step(
 def _backward(
     model: LanguageModel,
     pairs: TrainingPairs,
-    groups: list[Group],
+    batch: Batch,
+    rows: IntArray,
     config: PreferenceConfig,
     total: int,
     meter: Meter,
 ) -> float:
-    batch = collate([group.tree for group in groups], device=model.device)
-    rows = np.concatenate([group.places for group in groups])[::2] // 2
     logps = model.logps(batch).view(-1, 2)
     reference = _tensor(pairs.reference[rows], logps)
     losses = preference_loss(

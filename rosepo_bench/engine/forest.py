@@ -128,7 +128,8 @@ def build_all(
 class Batch:
     """The trees of one forward pass as tensors, one after the other: ``tokens``, ``depth``, ``end`` [T]; ``rows`` [R]
     are the nodes that predict something, each once; per response token ``row_of_target`` (into ``rows``), ``target``
-    and ``sequence``. ``longest``: tokens of the longest path."""
+    and ``sequence``. ``longest``: tokens of the longest path, known
+    without waiting for the device."""
 
     tokens: Tensor
     depth: Tensor

@@ -8,12 +8,13 @@ who shares it: passes are few and alike. Only where a group is cut into trees is
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from rosepo_bench.engine.forest import Limits
+from rosepo_bench.engine.forest import Batch, Limits, Tree, collate
 from rosepo_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
     while (passes := _spread(order, lengths, budget, count)) is None:
         count += 1 + count // 16
     return [sorted(trees) for trees in passes]
+
+
+def batches(trees: Sequence[Tree], budget: int, device: torch.device) -> Iterator[tuple[list[int], Batch]]:
+    """The passes of ``pack``: the places of their ``trees``, and these as a batch."""
+    for chosen in pack([len(tree) for tree in trees], budget):
+        yield chosen, collate([trees[t] for t in chosen], device=device)
 
 
 def _spread(order: list[int], lengths: Sequence[int], budget: int, count: int) -> list[list[int]] | None:

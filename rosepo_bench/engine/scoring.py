@@ -10,9 +10,8 @@ import torch
 from rosepo_bench import progress
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.examples import grouped
-from rosepo_bench.engine.forest import collate
 from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.packing import limits_of, pack
+from rosepo_bench.engine.packing import batches, limits_of
 from rosepo_bench.engine.prompts import Prompter
 from rosepo_bench.errors import UserError
 
@@ -36,11 +35,10 @@ def title_logps(
     result = np.full(responses.shape, np.nan)
     done = 0
     with torch.no_grad():
-        for trees in pack([len(group.tree) for group in groups], batch_tokens):
-            batch = collate([groups[g].tree for g in trees], device=model.device)
-            places = np.concatenate([groups[g].places for g in trees])
+        for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
+            places = np.concatenate([groups[g].places for g in chosen])
             result.reshape(-1)[places] = model.logps(batch).double().cpu().numpy()
-            done += len(trees)
+            done += len(chosen)
             progress.advance(label, done, len(groups))
     if not np.isfinite(result).all():
         bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])

@@ -10,11 +10,11 @@ import numpy as np
 from rosepo_bench.config import SFTConfig
 from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.examples import Window, sft_windows
-from rosepo_bench.engine.forest import Tree, collate
+from rosepo_bench.engine.forest import Tree
 from rosepo_bench.engine.meter import Meter
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ops import raise_errors
-from rosepo_bench.engine.packing import pack
+from rosepo_bench.engine.packing import batches
 from rosepo_bench.errors import UserError
 from rosepo_bench.training import FitReport, Schedule, fit
 
@@ -42,8 +42,7 @@ def train_sft(
         trees = trees_of(schedule_of_batches[step])
         tokens = sum(len(tree.target) for tree in trees)
         loss = 0.0
-        for chosen in pack([len(tree) for tree in trees], batch_tokens):
-            batch = collate([trees[t] for t in chosen], device=model.device)
+        for _, batch in batches(trees, batch_tokens, model.device):
             nll = -model.logps(batch).sum() / tokens
             nll.backward()
             loss += float(nll.detach())

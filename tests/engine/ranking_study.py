@@ -18,7 +18,7 @@ import study
 from rosepo_bench import environment, progress, store
 from rosepo_bench.cells import Cell
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.agreement import ROUND, TIE, Agreement, compare
+from rosepo_bench.engine.agreement import ROUND, TIE, Agreement, compare, turns
 from rosepo_bench.engine.beam import rank_beam_approximate
 from rosepo_bench.engine.model import LanguageModel
 from rosepo_bench.engine.ranking import Ranking, example_prompts
@@ -52,23 +52,20 @@ def beams(
     model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], *, score: str, batch_tokens: int, label: str
 ) -> Beams:
     """Beam search, as wide as ``WIDTHS`` and the catalogue let it, takes turns with best-first search."""
-    rounds, widths = -(-len(prompts) // ROUND), [width for width in WIDTHS if width <= trie.items]
-    found, seconds = np.empty((len(prompts), len(widths))), np.empty((rounds, 1 + len(widths)))
-    for turn in range(rounds):
-        rows = np.arange(turn, len(prompts), rounds)
-        part = [prompts[row] for row in rows.tolist()]
-        turn_label = f"{label} {turn + 1}/{rounds}"
-        began = time.perf_counter()
+    widths = [width for width in WIDTHS if width <= trie.items]
+    found, seconds = np.empty((len(prompts), len(widths))), []
+    for rows, part, turn_label in turns(prompts, label):
+        clock = [time.perf_counter()]
         exact = rank_best_first(model, trie, part, k=K, score=score, batch_tokens=batch_tokens, label=turn_label)
-        seconds[turn, 0] = time.perf_counter() - began
+        clock.append(time.perf_counter())
         for place, width in enumerate(widths):
-            began = time.perf_counter()
             ranking = rank_beam_approximate(
                 model, trie, part, k=K, width=width, score=score, batch_tokens=batch_tokens, label=turn_label
             )
-            seconds[turn, 1 + place] = time.perf_counter() - began
+            clock.append(time.perf_counter())
             found[rows, place] = recall(exact, ranking)
-    return Beams(widths, found, seconds)
+        seconds.append(np.diff(clock))
+    return Beams(widths, found, np.array(seconds))
 
 
 def some(test: Examples, users: int | None) -> Examples:

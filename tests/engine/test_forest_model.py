@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from saved_model import save_model
 from small_models import network
-from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import rosepo_bench.engine as engine
 from rosepo_bench.engine import ForestModel
-from rosepo_bench.engine.tokens import END, train_tiny
 from rosepo_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,18 +21,8 @@ TITLES = ["Iron Harbor", "Iron Harbor II", "Glass Orchard", "Quiet Ember", "Glas
           "Ember", "Harbor of Glass", "Orchard"]  # fmt: skip
 
 
-def save_model(folder: Path) -> None:
-    """A small model with random weights and a tokenizer, as `save_pretrained` leaves them."""
-    encoder = train_tiny(TITLES, 300)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(encoder.tokenizer.to_str()), eos_token=END)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
-
-
 def test_the_readme_trains_with_seven_rejected(tmp_path: Path) -> None:
-    save_model(tmp_path)
+    save_model("qwen3", tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (block,) = [text for text in blocks if "ForestModel" in text]
     data = [(f"{TITLES[k]}, {TITLES[k + 1]}:", [*TITLES[k:8], *TITLES[:k]]) for k in range(4)]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import levels
 import numpy as np
 import pytest
 import torch
 from attention_cases import DTYPES, QUANTITIES, Case, call, check, draw, ends, error, exact, forest, largest
 
-from rosepo_bench.engine import forest_attention, library
+from rosepo_bench.engine import forest_attention
 from rosepo_bench.engine.forest import build
 
 WIDTHS = (1, 5, 16, 33, 64, 80, 128)
@@ -228,14 +224,8 @@ def test_large_scores_stay_exact() -> None:
 
 
 PROBE = """
-import sys
-import torch
-sys.path.insert(0, sys.argv[1])
 from attention_cases import check, draw, forest
-from rosepo_bench.engine import library
 
-torch.set_num_threads(1)
-print(library.info()["isa"], "|", library.info()["state"])
 for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for width in (1, 16, 33, 64):
         for window in (0, 6):
@@ -244,15 +234,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
 """
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the levels are x86-64's")
-@pytest.mark.parametrize("level", ["v2", "v3", "v4"])
+@levels.on_x86_64
+@pytest.mark.parametrize("level", levels.LEVELS)
 def test_a_level_that_the_other_tests_do_not_run(level: str) -> None:
-    if level == library.info()["isa"]:
-        pytest.skip("all other tests run it")
-    env = {**os.environ, "ROSEPO_CPU_ISA": level}
-    command = [sys.executable, "-c", PROBE, str(Path(__file__).parent)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True)
-    if result.returncode and "this CPU supports up to" in result.stdout:
-        pytest.skip(f"this CPU has no {level}")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{level} | loaded\n"
+    levels.check(level, PROBE)

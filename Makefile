@@ -115,4 +115,4 @@ $(STAMP): $(VENV)/.locked $(SOURCES) build/.built-with
 endif
 
 clean:
-	rm -rf build *.egg-info rosepo_bench/engine/*.so $(if $(strip $(VENV)),$(VENV))
+	rm -rf build *.egg-info rosepo_bench/engine/*/*.so $(if $(strip $(VENV)),$(VENV))

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
@@ -30,7 +30,7 @@ class BuildWithNinja(build_ext):
     def build_extensions(self) -> None:
         folder = ROOT / "build" / "ninja"
         folder.mkdir(parents=True, exist_ok=True)
-        hash_sources = runpy.run_path(str(ROOT / "rosepo_bench/engine/build_id.py"))["source_hash"]
+        hash_sources = runpy.run_path(str(ROOT / "rosepo_bench/engine/ops/build_id.py"))["source_hash"]
         try:
             tools = build_plan.find_toolchain()
             cuda = tools.cuda_home or "left out (no nvcc was found, or ROSEPO_CUDA=0)"
@@ -60,8 +60,10 @@ class CleanBuild(build):
 
 sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").iterdir() if path.is_file())
 setup(
+    packages=[*find_packages(include=["rosepo_bench", "rosepo_bench.*"]), "rosepo_bench.baselines"],
     ext_modules=[
-        Extension(f"rosepo_bench.engine.{name}", sources=[], depends=sources) for name in ("librosepo", "_forest")
+        Extension(f"rosepo_bench.engine.{name}", sources=[], depends=sources)
+        for name in ("ops.librosepo", "forest._forest")
     ],
     cmdclass={"build": CleanBuild, "build_ext": BuildWithNinja},
 )

@@ -7,13 +7,13 @@
 #include "isa.h"
 #include "torch_glue.h"
 
-// What rosepo_bench/engine/library.py looks for among the file's bytes before it loads it.
+// What rosepo_bench/engine/ops/library.py looks for among the file's bytes before it loads it.
 extern "C" __attribute__((used)) const char rosepo_build_id[] = "rosepo-build-id:" ROSEPO_BUILD_ID;
 
 namespace rosepo {
 namespace {
 
-// "name=value" lines, for rosepo_bench/engine/library.py.
+// "name=value" lines, for rosepo_bench/engine/ops/library.py.
 std::string build_info() {
     std::ostringstream text;
     text << "build_id=" << ROSEPO_BUILD_ID << "\nisa=" << isa_name(selected_isa())

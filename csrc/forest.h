@@ -57,7 +57,7 @@ struct View {
     const int64_t *depth, *end, *node, *sequence;
 };
 
-// Trees one after the other, as rosepo_bench/engine/forest.py describes a Batch.
+// Trees one after the other, as rosepo_bench/engine/forest/trees.py describes a Batch.
 struct Batch {
     std::vector<int64_t> tokens, depth, end, rows, row_of_target, target, sequence;
 };

@@ -79,7 +79,7 @@ py::array_t<T> array_of(std::vector<T>&& values) {
 // Raises UserError with the sequence's name before the reason.
 [[noreturn]] void refuse(const Refused& refused, const py::function& name) {
     const std::string who = py::str(name(refused.group, refused.sequence));
-    py::set_error(py::module_::import("rosepo_bench.errors").attr("UserError"),
+    py::set_error(py::module_::import("rosepo_bench.base.errors").attr("UserError"),
                   (who + ": " + refused.what()).c_str());
     throw py::error_already_set();
 }

@@ -1,6 +1,6 @@
 // The preference losses over sequence log-probs: one scalar formula each, for host and device. A new loss
 // is a struct below with its names, a place in LossFormulas, and a function of the reference,
-// rosepo_bench/preference/losses.py, which has the same equations in torch operations.
+// rosepo_bench/losses/formulas.py, which has the same equations in torch operations.
 //
 // A pair has one chosen and K rejected responses. A response's reward is its log-prob, minus the
 // reference's for the losses that take one, divided by the response's length for those that take both

@@ -15,7 +15,7 @@
 // cross-entropy does.
 //
 // Matrix products are torch's; what is between them is here: plain loops and kernels on pointers, without
-// torch. The readable reference is rosepo_bench/engine/reference.py.
+// torch. The readable reference is rosepo_bench/engine/ops/logprob_reference.py.
 //
 // Shape legend: N rows, V vocabulary, d width, M triples, S sequences.
 #pragma once

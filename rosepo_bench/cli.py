@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rosepo_bench import __version__
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.errors import UserError
 
 EXAMPLES = """examples:
   python -m rosepo_bench run --all                                the demo: three data sets, every method
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     if getattr(given, "offline", False):  # read by the hub's client when it is first imported
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from rosepo_bench import verbs
+    from rosepo_bench.commands import verbs
 
     try:
         return verbs.run_verb(given)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import fetch
 from rosepo_bench.data.sources import SOURCES
-from rosepo_bench.errors import UserError
 
 # Small tensors: a second thread costs more than it saves, and results depend on the number of threads.
 torch.set_num_threads(1)

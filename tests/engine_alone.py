@@ -19,14 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("torch", "numpy", "setuptools", "ninja", "pybind11", "wheel")
-LEFT_OUT = shutil.ignore_patterns(
-    ".git", "build", "*.egg-info", "__pycache__", "*.so", ".*", "runs", "tests", "results"
-)
+LEFT_OUT = shutil.ignore_patterns(".git", "build", "*.egg-info", "__pycache__", "*.so", ".*", "tests", "results")
 
 PROBE = """
 import importlib.metadata
 print("installed:", *sorted(d.metadata["Name"] for d in importlib.metadata.distributions()))
-from rosepo_bench.engine import SequenceLogProb, forest, library
+from rosepo_bench.engine import SequenceLogProb, forest
+from rosepo_bench.engine.ops import library
 print("operators:", library.info()["state"], "| forest:", forest.native().__name__)
 assert library.checkout() is None
 """

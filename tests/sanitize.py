@@ -22,11 +22,11 @@ sys.dont_write_bytecode = True  # csrc holds sources alone
 
 import build_plan  # noqa: E402
 
-from rosepo_bench.engine.build_id import source_hash  # noqa: E402
+from rosepo_bench.engine.ops.build_id import source_hash  # noqa: E402
 
 FLAGS = "-O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 TESTS = ["tests/ops", "tests/engine/test_forest_module.py", "tests/engine/test_packing.py"]
-FOREST = "rosepo_bench.engine._forest"
+FOREST = "rosepo_bench.engine.forest._forest"
 
 
 def pytest_configure() -> None:
@@ -36,7 +36,7 @@ def pytest_configure() -> None:
     assert spec.loader is not None
     sys.modules[FOREST] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    importlib.import_module("rosepo_bench.engine")._forest = module
+    importlib.import_module("rosepo_bench.engine.forest")._forest = module
 
 
 def build() -> tuple[dict[str, Path], str]:

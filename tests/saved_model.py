@@ -16,7 +16,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rosepo_bench.engine.tokens import END, train_tiny
+from rosepo_bench.engine.prompts.tokens import END, train_tiny
 
 SHAPE = {
     "hidden_size": 32,

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from rosepo_bench import cli, verbs
-from rosepo_bench.engine import forest, library
+from rosepo_bench import cli
+from rosepo_bench.commands import verbs
+from rosepo_bench.engine import forest
+from rosepo_bench.engine.forest import trees
+from rosepo_bench.engine.ops import library
 
 HEAVY = {"torch", "transformers", "numpy", "scipy", "pydantic", "rich", "tokenizers", "peft"}
 
@@ -67,7 +70,7 @@ def test_env_says_what_to_do_about_a_forest_module_that_is_stale_or_missing(
     monkeypatch.setattr(library, "checkout", lambda: tmp_path)
     stale = shown()
     assert re.search(r"was built from other sources .*: run `make build`", stale["state"])
-    monkeypatch.setattr(forest, "MODULE", tmp_path / "_forest.so")
+    monkeypatch.setattr(trees, "MODULE", tmp_path / "_forest.so")
     missing = shown()
     assert re.search(r"_forest\.so is not there\): run `make build`", missing["state"])
     assert stale["build_id"] is missing["build_id"] is None

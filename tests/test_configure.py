@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench.config import RunConfig
-from rosepo_bench.configure import for_dataset, profile_names, read_profile, set_key, settings, validate
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.configure import for_dataset, profile_names, read_profile, set_key, settings, validate
+from rosepo_bench.base.errors import UserError
 
 
 @pytest.mark.parametrize("name", profile_names())

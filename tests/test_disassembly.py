@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 
 pytestmark = pytest.mark.skipif(library.info()["cuda"] == "none", reason="the library is built without CUDA")
 

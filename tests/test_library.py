@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rosepo_bench.engine import library
-from rosepo_bench.engine.build_id import source_hash
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.engine.ops import library
+from rosepo_bench.engine.ops.build_id import source_hash
 
 needs_readelf = pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf here")
 

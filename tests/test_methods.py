@@ -9,14 +9,14 @@ import pytest
 from running import MICRO, results
 
 from rosepo_bench import cli
-from rosepo_bench.cells import preference_settings
-from rosepo_bench.config import PreferenceConfig
-from rosepo_bench.errors import UserError
-from rosepo_bench.methods import Preference, registry, select
+from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.runs.cells import preference_settings
+from rosepo_bench.runs.methods import Preference, registry, select
 
 PACKAGE = """
 import numpy as np
-from rosepo_bench.methods import Preference, Recommender
+from rosepo_bench.runs.methods import Preference, Recommender
 
 RECENT = Recommender(
     name="alphabetical",

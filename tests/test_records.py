@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rosepo_bench import store
-from rosepo_bench.errors import UserError
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 
 
 def fail(*_: Any, **__: Any) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from running import MICRO, assert_same, call, command, results
 
-from rosepo_bench import cli, store
+from rosepo_bench import cli
+from rosepo_bench.base import store
 
 
 @pytest.fixture(scope="module")

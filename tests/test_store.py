@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rosepo_bench import store
-from rosepo_bench.errors import UserError
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rosepo_bench import store
+from rosepo_bench.base import store
 with store.{what}(Path(sys.argv[1])) as folder:
     {more}
     print("held", flush=True)
@@ -169,7 +169,7 @@ def test_a_write_cut_short_by_a_real_limit(tmp_path: Path) -> None:
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from rosepo_bench import store
+from rosepo_bench.base import store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
@@ -298,7 +298,7 @@ def test_many_writers_of_one_file(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from rosepo_bench import store
+from rosepo_bench.base import store
 for _ in range(100):
     store.write_json(Path(sys.argv[1]), list(range(1000)))
 """

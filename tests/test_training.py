@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from rosepo_bench.errors import UserError
-from rosepo_bench.training import FitReport, Schedule, fit
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
 
 SCHEDULE = Schedule(steps=30, lr=1e-2, warmup=0.1, weight_decay=0.01)
 

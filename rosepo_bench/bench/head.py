@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import derive
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import derive
 
 TOKENS = 8
 MODES = ("forward", "frozen", "trained")

@@ -7,13 +7,13 @@ from functools import cached_property
 from itertools import product
 
 from rosepo_bench.bench import list_peers as peers
-from rosepo_bench.bench.agreement import Yardstick
 from rosepo_bench.bench.job import Found, Job
 from rosepo_bench.bench.list_peers import LIST_PEERS
 from rosepo_bench.bench.lists import ListSize, draw
 from rosepo_bench.bench.network import make, sharing
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call, Pace
+from rosepo_bench.bench.yardstick import Yardstick
 from rosepo_bench.engine.forest import Limits
 
 

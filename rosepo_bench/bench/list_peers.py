@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rosepo_bench.base.config import RunConfig, ScoringConfig
 from rosepo_bench.bench import trl_peer
 from rosepo_bench.bench.head import BETA
 from rosepo_bench.bench.job import Job
 from rosepo_bench.bench.lists import Lists
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
-from rosepo_bench.config import RunConfig, ScoringConfig
-from rosepo_bench.engine.examples import by_user
 from rosepo_bench.engine.forest import Limits, Tree, build_all
-from rosepo_bench.engine.forest_model import ForestModel
+from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.model.forest_model import ForestModel
 from rosepo_bench.engine.ops import preference_loss
-from rosepo_bench.engine.packing import batches, limits_of
+from rosepo_bench.engine.prompts.examples import by_user
 
 BUDGET = {
     "train": RunConfig.model_fields["batch_tokens"].default,

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rosepo_bench.seeds import generator
+from rosepo_bench.base.seeds import generator
 
 BEGIN, END = 0, 1
 _FIRST = 2

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rosepo_bench.base.seeds import derive
 from rosepo_bench.bench.lists import BEGIN, END, ListSize
-from rosepo_bench.seeds import derive
 
 
 def make(size: ListSize, seed: int) -> Any:

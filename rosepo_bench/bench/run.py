@@ -20,7 +20,7 @@ from rosepo_bench.bench.peers import PRODUCTS
 from rosepo_bench.bench.plot import plot
 from rosepo_bench.bench.table import Row
 from rosepo_bench.bench.timer import Call, Samples, Spread, interleave
-from rosepo_bench.environment import facts
+from rosepo_bench.engine.environment import facts
 
 MEBIBYTE = 1 << 20
 

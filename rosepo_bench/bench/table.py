@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rosepo_bench import store
-from rosepo_bench.errors import UserError
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 
 METRICS = ("time", "ratio", "peak_memory")
 

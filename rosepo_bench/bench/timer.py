@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
 
 Call = Callable[[], object]
 FloatArray = np.ndarray  # float64

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from rosepo_bench import store
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.bench import goals, table
 from rosepo_bench.bench.cases import AnyCase, cases, quick
 from rosepo_bench.bench.exact import UnequalError
 from rosepo_bench.bench.run import cores, measure, write
 from rosepo_bench.bench.table import Row
-from rosepo_bench.errors import UserError
 
 
 def bench(

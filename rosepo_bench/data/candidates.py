@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import digest, generator
+from rosepo_bench.base.store import read_npz, write_npz
 from rosepo_bench.data.types import Dataset, Examples, IntArray, Split
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import digest, generator
-from rosepo_bench.store import read_npz, write_npz
 
 Part = Literal["train", "validation", "test"]
 ARRAYS = ("user", "step", "target", "candidates", "position")

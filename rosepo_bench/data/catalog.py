@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rosepo_bench import progress
-from rosepo_bench.config import DatasetConfig
-from rosepo_bench.data import atomic, fetch, sequences
+from rosepo_bench.base import progress
+from rosepo_bench.base.config import DatasetConfig
+from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.base.seeds import digest
+from rosepo_bench.data import fetch, sequences
+from rosepo_bench.data.readers import atomic
 from rosepo_bench.data.sources import SOURCES, Layout, SourceSpec
 from rosepo_bench.data.types import Dataset, RawFile, Source
-from rosepo_bench.errors import UserError, nearest
-from rosepo_bench.seeds import digest
 
 __all__ = ["SOURCES", "Resolved", "load", "resolve"]
 
@@ -65,7 +66,7 @@ def load(resolved: Resolved, config: DatasetConfig) -> Dataset:
     """Parses and prepares. UserError: a broken file, or nobody left after filtering."""
     spec = resolved.spec
     if resolved.kind == "synthetic":
-        from rosepo_bench.data import synthetic
+        from rosepo_bench.data.synthetic import replica as synthetic
 
         assert spec.replica is not None, "only sources with a replica resolve to one"
         users, seed = resolved.replica

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from rosepo_bench.data.calibration import CALIBRATED, FACTS, TOLERANCE, gini
 from rosepo_bench.data.sequences import tied_share
+from rosepo_bench.data.synthetic.calibration import CALIBRATED, FACTS, TOLERANCE, gini
 from rosepo_bench.data.types import Dataset, Split
 
 _LABELS = {

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from rosepo_bench import progress
+from rosepo_bench.base import progress
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import atomic_folder, read_json, write_json
 from rosepo_bench.data.types import RawFile
-from rosepo_bench.errors import UserError
-from rosepo_bench.store import atomic_folder, read_json, write_json
 
 TIMEOUT_S = 30
 PIP_TIMEOUT_S = 300

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import digest
 from rosepo_bench.data.types import Dataset, IntArray, RawInteractions, Split
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import digest
 
 Kind = Literal["leave_one_out", "temporal"]
 SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to test

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rosepo_bench.data import atomic, goodreads, movielens, steam
 from rosepo_bench.data.fetch import Archive
+from rosepo_bench.data.readers import atomic, goodreads, movielens, steam
 from rosepo_bench.data.types import RawInteractions, Source
 
 Reader = Callable[[Mapping[str, Path], Source], RawInteractions]

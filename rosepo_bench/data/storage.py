@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rosepo_bench import store
+from rosepo_bench.base import store
 from rosepo_bench.data.types import Dataset, RawFile, Source
 
 

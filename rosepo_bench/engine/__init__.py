@@ -4,13 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rosepo_bench.engine.forest_model import ForestModel
-    from rosepo_bench.engine.head import SequenceLogProb
+    from rosepo_bench.engine.model.forest_model import ForestModel
     from rosepo_bench.engine.ops import preference_loss, sequence_logprob
+    from rosepo_bench.engine.ops.head import SequenceLogProb
 
 __all__ = ["ForestModel", "SequenceLogProb", "preference_loss", "sequence_logprob"]
 
-_MODULES = {"ForestModel": "forest_model", "SequenceLogProb": "head"}
+_MODULES = {"ForestModel": "model.forest_model", "SequenceLogProb": "ops.head"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import FloatArray, IntArray
-from rosepo_bench.errors import UserError
 from rosepo_bench.evaluation import statistics
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import special
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import FloatArray, IntArray
-from rosepo_bench.errors import UserError
 
 Z95 = float(special.ndtri(0.975))
 Z80 = float(special.ndtri(0.80))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rosepo_bench import store
-from rosepo_bench.engine.aligning import TrainingPairs, train_preference
+from rosepo_bench.base import store
+from rosepo_bench.base.seeds import derive
 from rosepo_bench.engine.memory import PeakMemory
-from rosepo_bench.engine.meter import Meter
-from rosepo_bench.pipeline.base import Trained, read_trained
+from rosepo_bench.engine.training.meter import Meter
+from rosepo_bench.engine.training.preference import TrainingPairs, train_preference
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.seeds import derive
+from rosepo_bench.pipeline.task import Trained, read_trained
 
 
 def aligned(smoothing: Smoothing, name: str, epsilon: str) -> Stage[Trained]:

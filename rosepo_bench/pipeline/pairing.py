@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rosepo_bench import store
-from rosepo_bench.config import PreferenceConfig
+from rosepo_bench.base import store
+from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.scoring import title_logps
-from rosepo_bench.pipeline.base import Trained
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ranking.scoring import title_logps
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference import rejection
-from rosepo_bench.preference.rejection import Pool, SamplerName
-from rosepo_bench.preference.steps import choose_steps
-from rosepo_bench.seeds import derive, generator
+from rosepo_bench.pipeline.task import Trained
+from rosepo_bench.preference.pairs import choose_steps
+from rosepo_bench.preference.samplers import sampler as rejection
+from rosepo_bench.preference.samplers.sampler import Pool, SamplerName
 
 PARTS = ("train", "validation")
 CATALOGUE_CHUNK = 256  # titles of one pass when self-hard looks at the whole catalogue

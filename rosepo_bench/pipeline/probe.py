@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from rosepo_bench import store
+from rosepo_bench.base import store
+from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import Examples, FloatArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference import oracle
+from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.recommenders import sasrec
-from rosepo_bench.seeds import derive, generator
 
 
 class Probe:

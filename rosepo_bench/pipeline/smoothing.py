@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rosepo_bench import store
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import derive
 from rosepo_bench.data.types import FloatArray
-from rosepo_bench.errors import UserError
 from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference import oracle
-from rosepo_bench.preference.oracle import Oracle, Temperature
+from rosepo_bench.preference.oracles import cross_fit as oracle
+from rosepo_bench.preference.oracles.cross_fit import Oracle, Temperature
 from rosepo_bench.recommenders import popularity, sasrec
-from rosepo_bench.seeds import derive
 
 
 class Judged(NamedTuple):

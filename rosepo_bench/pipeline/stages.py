@@ -10,22 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from rosepo_bench import __version__, progress, store
-from rosepo_bench.seeds import digest
+from rosepo_bench import __version__
+from rosepo_bench.base import progress, store
+from rosepo_bench.base.seeds import digest
 
 T = TypeVar("T")
 
 # What can change a stage's result; reports, the command line and the runner cannot.
-COMPUTING = ("data", "engine", "evaluation", "pipeline", "preference", "recommenders", "seeds.py", "training.py")
+COMPUTING = ("base", "losses", "data", "engine", "recommenders", "preference", "evaluation", "pipeline")
 
 
 @functools.cache
 def code_digest() -> str:
     """sha256 over the package's computing sources: results of other code are other results."""
     root = Path(__file__).resolve().parents[1]
-    paths = [
-        path for name in COMPUTING for path in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
-    ]
+    paths = [path for name in COMPUTING for path in (root / name).rglob("*.py")]
     return digest(__version__, *(part for path in sorted(paths) for part in (path.name, path.read_bytes())))
 
 

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from rosepo_bench.config import SASRecConfig
+from rosepo_bench.base.config import SASRecConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import FloatArray, IntArray
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import derive, generator
 
 SCORING_TOKENS = 16384
 
@@ -150,7 +150,7 @@ def train(
 ) -> SASRec:
     """Trains on the training parts of the users' histories (0-based items). With ``checkpoint`` an
     interrupted training goes on where it was. Raises UserError where no history has two items."""
-    from rosepo_bench.training import Schedule, fit
+    from rosepo_bench.engine.training.loop import Schedule, fit
 
     cut = windows(sequences, config.length)
     if not cut:
@@ -205,7 +205,7 @@ def scores(model: SASRec, histories: Sequence[IntArray], candidates: IntArray) -
 
 def save(model: SASRec, path: Path) -> None:
     """Weights and configuration in one safetensors file, atomically."""
-    from rosepo_bench import store
+    from rosepo_bench.base import store
 
     metadata = {"kind": "sasrec", "items": str(model.items), "config": model.config.model_dump_json()}
     store.write_bytes(path, serialise(model.state_dict(), metadata=metadata))

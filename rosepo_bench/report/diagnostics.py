@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rosepo_bench.base.store import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.report.markdown import (
     NONE,
@@ -20,7 +21,6 @@ from rosepo_bench.report.markdown import (
     table,
 )
 from rosepo_bench.report.sections import Section
-from rosepo_bench.store import Record
 
 
 def mean(values: Iterable[float | None]) -> float | None:

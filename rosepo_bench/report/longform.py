@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from rosepo_bench.base.store import Record
 from rosepo_bench.evaluation.metrics import METRICS
 from rosepo_bench.report.quality import BASELINES, difference, overall
 from rosepo_bench.report.sections import Section
-from rosepo_bench.store import Record
 
 ENDS = ("value", "low", "high", "n")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import Record
 from rosepo_bench.data.types import FloatArray, IntArray
-from rosepo_bench.errors import UserError
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
-from rosepo_bench.store import Record
 
 Failure = tuple[str, str, int, str]
 """Data set, method, seed, reason; an empty reason: the cell was never run."""

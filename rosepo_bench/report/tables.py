@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rosepo_bench import store
-from rosepo_bench.errors import UserError
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import Record
 from rosepo_bench.report import diagnostics, quality
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
 from rosepo_bench.report.sections import Failure, Section, sections
-from rosepo_bench.store import Record
 
 LEGEND = paragraph(
     "Each number stands with its 95 % interval over users. HR of one seed: Wilson's; NDCG, and values",

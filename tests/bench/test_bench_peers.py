@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.bench import exact as exact_module
 from rosepo_bench.bench.cases import Case, HeadContest, cases
 from rosepo_bench.bench.exact import UnequalError, exact
 from rosepo_bench.bench.head import MODES, TOKENS, Head, Result, Size, dpo_loss, draw
 from rosepo_bench.bench.peers import OURS, PEERS, PRODUCTS, Peer
-from rosepo_bench.errors import UserError
 
 SIZE = Size(rows=96, hidden=24, vocabulary=331, dtype="float32", device="cpu")
 

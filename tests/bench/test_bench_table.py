@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.bench import table
 from rosepo_bench.bench.plot import plot
 from rosepo_bench.bench.table import Row
-from rosepo_bench.errors import UserError
 
 ROW = Row(
     case="head frozen 128x8x64 float32 cpu",

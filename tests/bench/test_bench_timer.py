@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.bench.timer import Pace, Samples, Spread, interleave
-from rosepo_bench.errors import UserError
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b", "c", "d")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench.config import DatasetConfig
-from rosepo_bench.data import atomic, catalog
+from rosepo_bench.base.config import DatasetConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data import catalog
+from rosepo_bench.data.readers import atomic
 from rosepo_bench.data.types import RawInteractions, Source
-from rosepo_bench.errors import UserError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import read_npz, write_npz
 from rosepo_bench.data import candidates, sequences
 from rosepo_bench.data.types import Dataset, Examples, Source, Split
-from rosepo_bench.errors import UserError
-from rosepo_bench.store import read_npz, write_npz
 
 SIZE = 20
 

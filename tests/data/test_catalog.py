@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rosepo_bench.config import DatasetConfig
+from rosepo_bench.base.config import DatasetConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import catalog, fetch, sources
-from rosepo_bench.errors import UserError
 
 RATINGS = "userId,movieId,rating,timestamp\n" + "".join(
     f"{user},{movie},3,{1260759144 + user + movie}\n" for user in (1, 2, 3) for movie in (1, 2, 3, 4)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rosepo_bench.config import DatasetConfig
+from rosepo_bench.base.config import DatasetConfig
 from rosepo_bench.data import catalog, sequences
-from rosepo_bench.data.calibration import CALIBRATED, CORE, FACTS, gini
 from rosepo_bench.data.describe import describe, render
-from rosepo_bench.data.synthetic import generate
+from rosepo_bench.data.synthetic.calibration import CALIBRATED, CORE, FACTS, gini
+from rosepo_bench.data.synthetic.replica import generate
 from rosepo_bench.data.types import Dataset, Source
 
 

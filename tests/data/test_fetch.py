@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import read_json
 from rosepo_bench.data import fetch
 from rosepo_bench.data.fetch import Archive
-from rosepo_bench.errors import UserError
-from rosepo_bench.store import read_json
 
 ARCHIVE = Archive("http", "", "set.zip", "", {"set/data": "data", "set/items": "items"})
 

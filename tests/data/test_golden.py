@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rosepo_bench.config import DatasetConfig
+from rosepo_bench.base.config import DatasetConfig
 from rosepo_bench.data import catalog, sequences
 from rosepo_bench.data.types import Dataset
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rosepo_bench.data import goodreads, steam
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.readers import goodreads, steam
 from rosepo_bench.data.types import RawInteractions, Source
-from rosepo_bench.errors import UserError
 
 SOURCE = Source("tiny", "real")
 REVIEWS = (

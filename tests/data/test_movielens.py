@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rosepo_bench.data import movielens, reading
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.readers import movielens, reading
 from rosepo_bench.data.types import RawInteractions, Source
-from rosepo_bench.errors import UserError
 
 SOURCE = Source("tiny", "real")
 FLAGS = "|".join("1" if index in (1, 16) else "0" for index in range(19))

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import sequences
 from rosepo_bench.data.types import Dataset, RawInteractions, Source
-from rosepo_bench.errors import UserError
 
 SOURCE = Source("tiny", "real")
 

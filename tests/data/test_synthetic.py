@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rosepo_bench.data import sequences, synthetic
-from rosepo_bench.data.calibration import CALIBRATED, CORE, FACTS, TOLERANCE
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data import sequences
 from rosepo_bench.data.describe import describe
-from rosepo_bench.data.synthetic import LAWS, Kind, generate, ground_truth
-from rosepo_bench.data.synthetic_truth import GroundTruth
+from rosepo_bench.data.synthetic import replica as synthetic
+from rosepo_bench.data.synthetic.calibration import CALIBRATED, CORE, FACTS, TOLERANCE
+from rosepo_bench.data.synthetic.replica import LAWS, Kind, generate, ground_truth
+from rosepo_bench.data.synthetic.truth import GroundTruth
 from rosepo_bench.data.types import Dataset, RawInteractions
-from rosepo_bench.errors import UserError
 
 KINDS: tuple[Kind, ...] = ("steam", "goodreads")
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from harness import INTERLEAVED, Kernels, build
 
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 
 
 @pytest.fixture(scope="session")

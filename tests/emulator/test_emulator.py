@@ -15,7 +15,7 @@ import pytest
 from everything import make_case
 from harness import HERE, SANITIZED, Kernels, build
 
-from rosepo_bench import seeds
+from rosepo_bench.base import seeds
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ORDERS = 16

@@ -11,7 +11,7 @@ import pytest
 from everything import Case, Result, make_case
 from harness import DTYPES, Kernels, computed, decode, fault_names
 
-from rosepo_bench import seeds
+from rosepo_bench.base import seeds
 
 # One token; fewer than a wide load; widths that no wide load divides; rows of several warps.
 SHAPES = ((1, 64), (7, 1), (33, 130), (1000, 3), (4099, 64))

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import study
+from agreement import ROUND, TIE, Agreement, compare, turns
 
-from rosepo_bench import environment, progress, store
-from rosepo_bench.cells import Cell
+from rosepo_bench.base import progress, store
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.agreement import ROUND, TIE, Agreement, compare, turns
-from rosepo_bench.engine.beam import rank_beam_approximate
-from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.ranking import Ranking, example_prompts
-from rosepo_bench.engine.search import rank_best_first
-from rosepo_bench.engine.trie import Trie, build
-from rosepo_bench.errors import UserError
+from rosepo_bench.engine import environment
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ranking.beam import rank_beam_approximate
+from rosepo_bench.engine.ranking.result import Ranking, example_prompts
+from rosepo_bench.engine.ranking.search import rank_best_first
+from rosepo_bench.engine.ranking.trie import Trie, build
 from rosepo_bench.report.markdown import paragraph, percent, table
+from rosepo_bench.runs.cells import Cell
 
 K = 10
 WIDTHS = (10, 20, 50)

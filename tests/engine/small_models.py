@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import sdpa_mask
 
-from rosepo_bench.engine.model import LanguageModel
+from rosepo_bench.engine.model.language_model import LanguageModel
 
 VOCABULARY, CONTEXT = 61, 64
 PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rosepo_bench import cli, runner, verbs
-from rosepo_bench.cells import Cell
-from rosepo_bench.config import RunConfig
+from rosepo_bench import cli
+from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.commands import verbs
 from rosepo_bench.data.types import FloatArray
-from rosepo_bench.errors import UserError
-from rosepo_bench.plan import Places, cells, is_done
+from rosepo_bench.runs import runner
+from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.plan import Places, cells, is_done
 
 
 def parser(about: str | None, *, out: str, into: str) -> argparse.ArgumentParser:

@@ -14,12 +14,12 @@ from small_models import SHAPES, language_model, network
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from rosepo_bench.config import ModelConfig
-from rosepo_bench.engine import model as models
-from rosepo_bench.engine.architectures import SUPPORTED, refuse_unsuitable
+from rosepo_bench.base.config import ModelConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine.forest import build, collate
-from rosepo_bench.engine.tokens import train_tiny
-from rosepo_bench.errors import UserError
+from rosepo_bench.engine.model import language_model as models
+from rosepo_bench.engine.model.architectures import SUPPORTED, refuse_unsuitable
+from rosepo_bench.engine.prompts.tokens import train_tiny
 
 LORA = ModelConfig(training="lora", lora_rank=2, lora_alpha=4)
 

@@ -11,13 +11,13 @@ from small_models import CONTEXT, VOCABULARY, language_model, network
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from rosepo_bench.config import ModelConfig
-from rosepo_bench.engine import attention
+from rosepo_bench.base.config import ModelConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine.forest import Batch, Tree, build, collate
-from rosepo_bench.engine.forest_attention import tree_masks
-from rosepo_bench.engine.forest_model import ForestModel
-from rosepo_bench.engine.model import context_of
-from rosepo_bench.errors import UserError
+from rosepo_bench.engine.model import attention
+from rosepo_bench.engine.model.forest_model import ForestModel
+from rosepo_bench.engine.model.language_model import context_of
+from rosepo_bench.engine.ops.attention_reference import tree_masks
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from agreement import compare
 from equality import CASES, case_name
 from small_models import CONTEXT, VOCABULARY, language_model, network
 from torch import nn
 
-from rosepo_bench.engine import catalogue, search
-from rosepo_bench.engine.agreement import compare
-from rosepo_bench.engine.beam import rank_beam_approximate
-from rosepo_bench.engine.catalogue import catalogue_scores, rank_all
-from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.search import rank_best_first
-from rosepo_bench.engine.trie import Trie, build
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ranking import catalogue, search
+from rosepo_bench.engine.ranking.beam import rank_beam_approximate
+from rosepo_bench.engine.ranking.catalogue import catalogue_scores, rank_all
+from rosepo_bench.engine.ranking.search import rank_best_first
+from rosepo_bench.engine.ranking.trie import Trie, build
 
 END = VOCABULARY - 1
 BATCH: dict[str, Any] = {"batch_tokens": 400, "label": "test"}
@@ -204,7 +204,7 @@ def test_ranks_are_places_of_targets() -> None:
 def test_agreement_counts_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     titles, prompts = world(9, titles=150, prompts=7)
     trie, model = build(titles), language_model(network("qwen3", torch.float32))
-    monkeypatch.setattr("rosepo_bench.engine.agreement.ROUND", 3)
+    monkeypatch.setattr("agreement.ROUND", 3)
     found = compare(model, trie, prompts, k=5, score="mean", **BATCH)
     assert found.equal.all()
     assert found.seconds.shape == (3, 2)

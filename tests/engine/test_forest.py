@@ -9,7 +9,7 @@ from scipy.linalg import block_diag
 from small_models import CONTEXT, network
 
 from rosepo_bench.engine.forest import Tree, build, collate
-from rosepo_bench.engine.forest_attention import tree_masks
+from rosepo_bench.engine.ops.attention_reference import tree_masks
 
 
 def visible(tree: Tree) -> np.ndarray:

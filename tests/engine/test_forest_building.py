@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
 from rosepo_bench.engine.forest import Limits, Tree, build, build_all, collate
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
 
 CONTEXT = 64
 FIELDS = ("tokens", "depth", "end", "node", "target", "sequence")

@@ -13,8 +13,8 @@ from saved_model import save_model
 from small_models import network
 
 import rosepo_bench.engine as engine
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ForestModel
-from rosepo_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLES = ["Iron Harbor", "Iron Harbor II", "Glass Orchard", "Quiet Ember", "Glass Harbor", "Quiet Orchard II",

@@ -13,14 +13,14 @@ from equality import CASES, case_name
 from small_models import CONTEXT, VOCABULARY, network
 from torch import nn
 
-from rosepo_bench.config import ModelConfig
+from rosepo_bench.base.config import ModelConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
 from rosepo_bench.engine.forest import build, collate
-from rosepo_bench.engine.generation import generate
-from rosepo_bench.engine.model import LanguageModel, create
-from rosepo_bench.engine.prompts import TEMPLATES, Prompter
-from rosepo_bench.engine.tokens import train_tiny
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
+from rosepo_bench.engine.model.language_model import LanguageModel, create
+from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
+from rosepo_bench.engine.prompts.tokens import train_tiny
+from rosepo_bench.engine.ranking.generation import generate
 
 LIMIT = 12
 LABEL: dict[str, Any] = {"batch_tokens": 200, "label": "test"}

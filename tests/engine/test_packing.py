@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import language_model, network
 
-from rosepo_bench.config import PreferenceConfig
+from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples
-from rosepo_bench.engine.aligning import TrainingPairs, backward_step
-from rosepo_bench.engine.examples import check_budget, grouped
 from rosepo_bench.engine.forest import Limits
-from rosepo_bench.engine.meter import Meter
-from rosepo_bench.engine.packing import counted_square_cost, limits_of, pack
-from rosepo_bench.engine.prompts import TEMPLATES, Prompter
-from rosepo_bench.engine.scoring import title_logps
-from rosepo_bench.engine.tokens import train_tiny
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
+from rosepo_bench.engine.forest.packing import counted_square_cost, limits_of, pack
+from rosepo_bench.engine.prompts.examples import check_budget, grouped
+from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
+from rosepo_bench.engine.prompts.tokens import train_tiny
+from rosepo_bench.engine.ranking.scoring import title_logps
+from rosepo_bench.engine.training.meter import Meter
+from rosepo_bench.engine.training.preference import TrainingPairs, backward_step
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rosepo_bench.config import SFTConfig
+from rosepo_bench.base.config import SFTConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples
-from rosepo_bench.engine.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
 from rosepo_bench.engine.forest import Limits
-from rosepo_bench.engine.prompts import TEMPLATES, Prompter, check_context, check_distinct, template_for
-from rosepo_bench.engine.supervised import plan_batches
-from rosepo_bench.engine.tokens import train_tiny
-from rosepo_bench.errors import UserError
+from rosepo_bench.engine.prompts.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
+from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter, check_context, check_distinct, template_for
+from rosepo_bench.engine.prompts.tokens import train_tiny
+from rosepo_bench.engine.training.sft import plan_batches
 
 TITLES = [
     "Iron Harbor (1990)",

@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from agreement import compare
 from running import MICRO
 
-from rosepo_bench.config import ModelConfig, RunConfig
-from rosepo_bench.configure import read_profile, validate
+from rosepo_bench.base.config import ModelConfig, RunConfig
+from rosepo_bench.base.configure import read_profile, validate
+from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples
-from rosepo_bench.engine.agreement import compare
-from rosepo_bench.engine.catalogue import catalogue_scores
-from rosepo_bench.engine.model import create
-from rosepo_bench.engine.prompts import TEMPLATES, Prompter
-from rosepo_bench.engine.ranking import example_prompts
-from rosepo_bench.engine.scoring import candidate_scores
-from rosepo_bench.engine.search import rank_best_first
-from rosepo_bench.engine.tokens import train_tiny
-from rosepo_bench.engine.trie import build
+from rosepo_bench.engine.model.language_model import create
+from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
+from rosepo_bench.engine.prompts.tokens import train_tiny
+from rosepo_bench.engine.ranking.catalogue import catalogue_scores
+from rosepo_bench.engine.ranking.result import example_prompts
+from rosepo_bench.engine.ranking.scoring import candidate_scores
+from rosepo_bench.engine.ranking.search import rank_best_first
+from rosepo_bench.engine.ranking.trie import build
 from rosepo_bench.evaluation.metrics import measure
-from rosepo_bench.plan import Places, cells
-from rosepo_bench.seeds import generator
+from rosepo_bench.runs.plan import Places, cells
 
 WORDS = ["Iron", "Glass", "Quiet", "Harbor", "Orchard", "Ember", "of", "the", "II"]
 TEMPLATE = TEMPLATES["movies"]

@@ -12,7 +12,7 @@ import study
 import trees_study
 from running import MICRO
 
-from rosepo_bench.engine.ranking import Ranking
+from rosepo_bench.engine.ranking.result import Ranking
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -35,7 +35,7 @@ def test_ranking_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = rows(tmp_path / "study.md")
     assert [row[:2] for row in found[:2]] == [["sum", "6 of 6"], ["mean", "6 of 6"]]
     assert [row[:2] for row in found[2:]] == [["sum", "10"], ["sum", "20"], ["mean", "10"], ["mean", "20"]]
-    monkeypatch.setattr("rosepo_bench.engine.agreement.TIE", 0.0)
+    monkeypatch.setattr("agreement.TIE", 0.0)
     assert study.run(ranking_study.main, arguments(tmp_path, *more)) == 1
     assert study.run(ranking_study.main, arguments(tmp_path, "--users", "500", *more[2:])) == 2
 

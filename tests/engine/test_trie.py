@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rosepo_bench.engine.trie import Trie, build
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import generator
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
+from rosepo_bench.engine.ranking.trie import Trie, build
 
 Titles = list[np.ndarray]
 

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import study
 
-from rosepo_bench import store
-from rosepo_bench.cells import Cell
-from rosepo_bench.configure import parse_setting
+from rosepo_bench.base import store
+from rosepo_bench.base.configure import parse_setting
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import Record
 from rosepo_bench.data.types import FloatArray
-from rosepo_bench.errors import UserError
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
-from rosepo_bench.methods import Preference
-from rosepo_bench.plan import cells
 from rosepo_bench.report.markdown import NONE, interval, number, paragraph, quantity, table
-from rosepo_bench.store import Record
+from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.methods import Preference
+from rosepo_bench.runs.plan import cells
 
 METHODS = ("sft", "dpo")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.evaluation.metrics import METRICS, hit_ratio, measure, ndcg, ranks
 
 RANKS = arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(1, 20))

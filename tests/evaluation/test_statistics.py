@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
 from rosepo_bench.evaluation import statistics as s
-from rosepo_bench.seeds import generator
 
 
 def ends(interval: s.Interval) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 
 LEVELS = ("v2", "v3", "v4")
 on_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the levels are x86-64's")
@@ -19,7 +19,7 @@ BEGIN = """
 import sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 
 torch.set_num_threads(1)
 print(library.info()["isa"], "|", library.info()["state"])

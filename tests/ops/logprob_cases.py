@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rosepo_bench.base.seeds import derive
 from rosepo_bench.engine import ops
-from rosepo_bench.seeds import derive
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 QUANTITIES = ("logps", "grad hidden", "grad weight", "grad bias")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from logprob_cases import DTYPES, QUANTITIES, Case, call, draw, error, exact, generator, largest, naive
 
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 
 SEEDS = 3
 KEPT, AGAIN = {"memory_budget": 256 << 20}, {"memory_budget": 0}

@@ -17,8 +17,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import SequenceLogProb
-from rosepo_bench.errors import UserError
 
 VOCABULARY, WIDTH, SEQUENCES = 35, 6, 4  # a vocabulary that no number of processes divides
 WAYS = ("one", "ddp", "fsdp head and body", "fsdp whole")

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
-from rosepo_bench.engine import library, ops
-from rosepo_bench.preference.losses import LOSSES
-from rosepo_bench.seeds import derive
+from rosepo_bench.base.seeds import derive
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.ops import library
+from rosepo_bench.losses.formulas import LOSSES
 
 Wide = NDArray[np.longdouble]
 DTYPES = (torch.float32, torch.float64)

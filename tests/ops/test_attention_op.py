@@ -10,8 +10,8 @@ import pytest
 import torch
 from attention_cases import DTYPES, QUANTITIES, Case, call, check, draw, ends, error, exact, forest, largest
 
-from rosepo_bench.engine import forest_attention
 from rosepo_bench.engine.forest import build
+from rosepo_bench.engine.ops import attention_reference as forest_attention
 
 WIDTHS = (1, 5, 16, 33, 64, 80, 128)
 GROUPINGS = ((1, 1), (4, 2), (6, 1))

@@ -11,8 +11,8 @@ from attention_cases import Case, call, draw, ends, forest
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ops
-from rosepo_bench.errors import UserError
 
 FORWARD = torch.ops.rosepo.forest_attention.default
 BACKWARD = torch.ops.rosepo.forest_attention_backward.default

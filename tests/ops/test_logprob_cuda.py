@@ -11,8 +11,9 @@ from logprob_cases import DTYPES, Case, call, draw
 from test_logprob_parity import BUDGETS, CHUNKS, SQUASHES, WANTED, assert_close
 from torch import Tensor
 
-from rosepo_bench.engine import library, ops
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.ops import library
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),

@@ -19,8 +19,8 @@ from logprob_processes import WAYS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import SequenceLogProb
-from rosepo_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,7 +156,7 @@ BLOCKED = set(sys.argv[1].split(","))
 sys.meta_path.insert(0, Others())
 import rosepo_bench.engine
 assert "torch" not in sys.modules
-from rosepo_bench.engine import SequenceLogProb, forest, library, ops
+from rosepo_bench.engine import SequenceLogProb, forest, ops; from rosepo_bench.engine.ops import library
 assert library.info()["state"] == "loaded"
 import torch
 x = torch.ones(2, 3, requires_grad=True)

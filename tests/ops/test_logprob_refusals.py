@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rosepo_bench.engine import implementation, ops
-from rosepo_bench.errors import UserError
-from rosepo_bench.seeds import derive
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import derive
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.ops import implementation
 
 NAN, INF = float("nan"), float("inf")
 FLOATS = ("hidden", "weight", "bias")

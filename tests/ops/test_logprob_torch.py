@@ -11,8 +11,8 @@ from logprob_cases import DTYPES, Case, call, draw
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import SequenceLogProb, ops
-from rosepo_bench.errors import UserError
 
 KEPT, AGAIN = 256 << 20, 0
 FORWARD = torch.ops.rosepo.sequence_logprob.default

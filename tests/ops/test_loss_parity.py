@@ -15,8 +15,8 @@ import torch
 from loss_errors import DTYPES, SIZES, draw, evaluate, exact, implementations, worst
 from torch import Tensor
 
-from rosepo_bench.engine import library
-from rosepo_bench.preference.losses import LOSSES
+from rosepo_bench.engine.ops import library
+from rosepo_bench.losses.formulas import LOSSES
 
 GRID = [(loss, pairs, k) for loss in LOSSES for pairs, k in SIZES if k == 1 or LOSSES[loss].many]
 # In ulp of the value, or of 1 where it is below. The compiled ones compute in float64; what float32 tensors then
@@ -173,7 +173,7 @@ def test_nothing_depends_on_the_number_of_threads() -> None:
 PROBE = """
 import sys
 import torch
-from rosepo_bench.engine import library
+from rosepo_bench.engine.ops import library
 state = library.info()
 print(state["isa"], "|", state["state"])
 sys.path.insert(0, sys.argv[1])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loss_errors import draw, evaluate, implementations
 from torch import Tensor
 
-from rosepo_bench.preference.losses import LOSSES
+from rosepo_bench.losses.formulas import LOSSES
 
 SEEDS = st.integers(0, 10**6).map(str)
 SOME = settings(max_examples=10, deadline=None)

@@ -10,9 +10,10 @@ from loss_errors import draw
 from test_loss_torch import schema
 from torch import Tensor
 
-from rosepo_bench.engine import implementation, ops
-from rosepo_bench.errors import UserError
-from rosepo_bench.preference.losses import LOSSES
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.ops import implementation
+from rosepo_bench.losses.formulas import LOSSES
 
 FLOATS = ("chosen", "rejected", "reference_chosen", "reference_rejected", "epsilon", "beta", "weight", "kl")
 COUNTS = ("chosen_tokens", "rejected_tokens")

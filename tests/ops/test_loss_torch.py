@@ -10,10 +10,10 @@ from loss_errors import TENSORS, cuda_is_here, draw, evaluate
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ops
-from rosepo_bench.errors import UserError
-from rosepo_bench.preference.arguments import LossArguments, as_tensors
-from rosepo_bench.preference.losses import LOSSES
+from rosepo_bench.losses.arguments import LossArguments, as_tensors
+from rosepo_bench.losses.formulas import LOSSES
 
 needs_cuda = pytest.mark.skipif(not cuda_is_here(), reason="no GPU here, or the library is built without CUDA")
 DEFAULTS = dict.fromkeys(LossArguments._fields)

@@ -16,16 +16,17 @@ from running import MICRO
 from torch import nn
 
 from rosepo_bench import cli
-from rosepo_bench.cells import Cell
-from rosepo_bench.config import RunConfig
-from rosepo_bench.configure import parse_setting, read_profile, set_key, validate
-from rosepo_bench.engine import forest, library
-from rosepo_bench.engine.aligning import TrainingPairs
-from rosepo_bench.engine.examples import history_starts
-from rosepo_bench.engine.model import LanguageModel
-from rosepo_bench.engine.prompts import Prompter
+from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.configure import parse_setting, read_profile, set_key, validate
+from rosepo_bench.engine import forest
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ops import library
+from rosepo_bench.engine.prompts.examples import history_starts
+from rosepo_bench.engine.prompts.prompter import Prompter
+from rosepo_bench.engine.training.preference import TrainingPairs
 from rosepo_bench.pipeline import alignment, language, pairing
-from rosepo_bench.plan import Places, cells
+from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.plan import Places, cells
 
 
 def run(out: Path, *settings: str) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rosepo_bench.config import SASRecConfig
-from rosepo_bench.errors import UserError
-from rosepo_bench.preference import oracle
+from rosepo_bench.base.config import SASRecConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.recommenders import sasrec
 
 SMALL = SASRecConfig(hidden=16, layers=1, heads=1, dropout=0.0, length=8, epochs=2, lr=1e-2, batch=8)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rosepo_bench.config import DatasetConfig, PreferenceConfig, SASRecConfig
+from rosepo_bench.base.config import DatasetConfig, PreferenceConfig, SASRecConfig
 from rosepo_bench.data import candidates, catalog, sequences
 from rosepo_bench.data.types import Examples, FloatArray
-from rosepo_bench.preference import oracle
-from rosepo_bench.preference.rejection import Pool, Sampler
-from rosepo_bench.preference.steps import choose_steps
+from rosepo_bench.preference.oracles import cross_fit as oracle
+from rosepo_bench.preference.pairs import choose_steps
+from rosepo_bench.preference.samplers.sampler import Pool, Sampler
 from rosepo_bench.recommenders import sasrec
 
 CONFIGS = {

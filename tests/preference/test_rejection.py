@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from rosepo_bench.config import PreferenceConfig
+from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Dataset, Examples, Source, Split
-from rosepo_bench.errors import UserError
-from rosepo_bench.preference import semantic
-from rosepo_bench.preference.rejection import MIXTURE, Pool, Rejected, Sampler, by_law
+from rosepo_bench.preference.samplers import semantic
+from rosepo_bench.preference.samplers.sampler import MIXTURE, Pool, Rejected, Sampler, by_law
 
 TITLES = ("Alien", "Aliens", "Heat", "Heathers", "Star Wars", "Star Trek", "Fargo", "Big", "Big Night")
 GENRES = (("Horror",), ("Horror",), ("Crime",), ("Comedy",), ("War",), ("War",), ("Crime",), ("Comedy",), ())
@@ -218,7 +218,7 @@ def test_seed_decides_all_and_batching_nothing(dataset: Dataset, split: Split, m
 
     first = draw(1)
     assert (first.items != draw(2).items).any()
-    monkeypatch.setattr("rosepo_bench.preference.rejection.CELLS", 1)
+    monkeypatch.setattr("rosepo_bench.preference.samplers.sampler.CELLS", 1)
     assert (first.items == draw(1).items).all()
     np.testing.assert_allclose(first.law, draw(1).law, rtol=1e-12)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rosepo_bench.preference import semantic
+from rosepo_bench.preference.samplers import semantic
 
 TITLES = ["Star Wars (1977)", "Star Trek (1979)", "Fargo (1996)", "Stargate (1994)", "Fargo (1996)", ""]
 GENRES = [["Action"], ["Action"], ["Crime"], ["Action"], ["Crime"], []]

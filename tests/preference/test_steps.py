@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Split
-from rosepo_bench.errors import UserError
-from rosepo_bench.preference.steps import choose_steps
+from rosepo_bench.preference.pairs import choose_steps
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rosepo_bench.config import SASRecConfig
-from rosepo_bench.errors import UserError
+from rosepo_bench.base.config import SASRecConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import write_bytes
 from rosepo_bench.recommenders import sasrec
-from rosepo_bench.store import write_bytes
 
 CONFIG = SASRecConfig(hidden=32, layers=2, heads=2, dropout=0.1, length=10, epochs=30, lr=5e-3, batch=16)
 ITEMS = 12

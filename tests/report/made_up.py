@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rosepo_bench import store
+from rosepo_bench.base import store
+from rosepo_bench.base.store import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import measure
-from rosepo_bench.store import Record
 
 FAMILY = {
     "popularity": "popularity",

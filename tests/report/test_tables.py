@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from made_up import oracle, preference, ranks, read_back, record
 
-from rosepo_bench import store
-from rosepo_bench.errors import UserError
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import measure
 from rosepo_bench.report.tables import render, write_report
-from rosepo_bench.store import Record
 
 GOLDEN = Path(__file__).with_name("golden.md")
 

@@ -1,0 +1,135 @@
+"""From profiles and ``--set`` to a configuration: what is written wrong is said in words for people."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from rosepo_bench.base.config import DatasetConfig, RunConfig, Section
+from rosepo_bench.base.errors import UserError, nearest
+
+S = TypeVar("S", bound=Section)
+
+# What one data set may have otherwise than the others; the rest belongs to the run.
+OWN = ("batch_tokens", "method", "model", "oracle", "preference", "prompt", "sasrec", "scoring", "sft")
+
+
+def profile_names() -> list[str]:
+    """The profiles that travel with the package."""
+    folder = files("rosepo_bench") / "profiles"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """The TOML table of a packaged profile, or of a file when ``name`` ends in ``.toml``."""
+    if name.endswith(".toml"):
+        source: Any = Path(name)
+        if not source.is_file():
+            raise UserError(f"profile {name}: no such file")
+    elif name in profile_names():
+        source = files("rosepo_bench") / "profiles" / f"{name}.toml"
+    else:
+        raise UserError(f"unknown profile {name!r}; {nearest(name, profile_names())}")
+    try:
+        return {"profile": Path(name).stem, **tomllib.loads(source.read_text(encoding="utf-8"))}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"profile {name}: not readable as TOML in UTF-8: {error}") from error
+
+
+def set_key(table: dict[str, Any], dotted: str, value: Any) -> None:
+    """Sets ``a.b.c`` in nested tables; the schema judges the result."""
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{dotted}: {parent!r} is a value, not a section")
+    table[last] = value
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` with the value read as TOML (``1e-4``, ``true``, ``"text"``); bare words are text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip() or "\n" in text:
+        raise UserError(f"--set {text!r}: expected key=value, e.g. --set preference.beta=0.1")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def validate(table: dict[str, Any], section: type[S], where: str = "") -> S:
+    """The schema's verdict on a table. ``where`` stands before the names of its keys."""
+    try:
+        return section.model_validate(table)
+    except ValidationError as error:
+        problems = [_explain(dict(problem), section, where) for problem in error.errors()]
+        raise UserError("\n".join(problems)) from None
+
+
+def for_dataset(config: RunConfig, name: str) -> RunConfig:
+    """The configuration as it stands for one data set: its ``overrides`` applied."""
+    table = config.model_dump()
+    for dotted, value in _flat(config.datasets[name].overrides):
+        if dotted.split(".")[0] not in OWN:
+            raise UserError(f"datasets.{name}.overrides: {dotted!r} cannot differ between data sets")
+        set_key(table, dotted, value)
+    return validate(table, RunConfig, f"datasets.{name}.overrides: ")
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values, so that a nested section changes its own keys and no others."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def settings() -> list[tuple[str, str]]:
+    """Every key of the configuration with its default and effect, for `ls settings`."""
+    return list(_settings(RunConfig, ""))
+
+
+def _settings(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, f"{field.description}{_default(field)}"
+        if name == "datasets":
+            yield from _settings(DatasetConfig, "datasets.NAME.")
+
+
+def _default(field: FieldInfo) -> str:
+    return "" if field.is_required() or field.default_factory else f" (default {field.default!r})"
+
+
+def _explain(problem: dict[str, Any], section: type[BaseModel], where: str) -> str:
+    path = where + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _siblings(problem["loc"], section)
+        return f"configuration: unknown key {path!r}; {nearest(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"configuration: {path!r} is missing"
+    if problem["type"] == "value_error":  # a check of ours over several keys, in its own words
+        return f"configuration: {path}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"configuration: {path} = {problem['input']!r}: {problem['msg']}"
+
+
+def _siblings(location: tuple[Any, ...], section: type[BaseModel]) -> list[str]:
+    """The known keys of the section that holds the last element of ``location``."""
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None:  # the free name below `datasets`
+            continue
+        if part == "datasets":
+            section = DatasetConfig
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return list(section.model_fields)

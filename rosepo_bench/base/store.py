@@ -1,0 +1,336 @@
+"""Files that are complete or absent: atomic writes, locks, and the records that tables are computed from.
+
+Every write goes to a temporary neighbour, is synced and then renamed, so that a kill or a full disk leaves
+the old content or none. A temporary is locked while its writer lives; what a killed writer left, the next
+one removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import io
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+
+SCHEMA = 1
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` atomically. UserError: disk full, not allowed."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically, keys in the given order; numpy values become lists and numbers, NaN fails."""
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_text(path, text + "\n")
+
+
+def write_npz(path: Path, /, **arrays: np.ndarray) -> None:
+    """Writes named arrays atomically (numpy's .npz); arrays of objects, which need pickle, are refused."""
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise TypeError(f"{path}: array {name!r} holds objects; only plain types are stored")
+    with _replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own flag
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. UserError names a missing or broken file."""
+    content = _read(path)
+    try:
+        return json.loads(content)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{path}: not valid JSON ({error}); delete it and run again") from error
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file, never unpickled. UserError names a missing or broken file."""
+    content = io.BytesIO(_read(path))
+    try:
+        with np.load(content, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(f"{path}: not a readable .npz file ({error}); delete it and run again") from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``path`` when the block ends well, and vanishes when it fails.
+
+    A folder that stands at ``path`` stays until then and is replaced. What killed runs left is removed first.
+    """
+    with _explained(path):
+        workshop, lock = _temporary(path, folder=True)
+    try:
+        with _explained(path), lock:
+            new = workshop / "new"
+            new.mkdir()
+            yield new
+            _sync_tree(new)
+            if path.exists():
+                path.rename(workshop / "old")
+            new.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+class Lock:
+    """One run a folder: ``with Lock(folder): …``. The kernel frees it when its holder ends, even killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Lock:
+        with _explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+", encoding="utf-8")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
+                file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                file.close()
+                raise UserError(
+                    f"{self.path.parent}: in use by another run ({holder}); wait, or give another --out"
+                ) from None
+            except OSError:
+                file.close()
+                raise
+        self._file = file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The file stays: removing it would let a third run lock a file that a second one no longer sees.
+        assert self._file is not None, "left without having been entered"
+        self._file.truncate(0)
+        self._file.close()
+        self._file = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell's record on disk: ``data`` is the JSON; the per-user arrays are read when asked for."""
+
+    data: dict[str, Any]
+    path: Path
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    @property
+    def dataset(self) -> str:
+        return str(self.data["dataset"])
+
+    @property
+    def method(self) -> str:
+        return str(self.data["method"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.data["seed"])
+
+    @property
+    def key(self) -> str:
+        return str(self.data["key"])
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """``users`` int64 [n], ``rank`` int32 [n], ``scores`` float32 [n, candidates], ``top`` int32 [n]."""
+        return read_npz(self.path.parent / "predictions.npz")
+
+
+def record_folder(out: Path, dataset: str, method: str, seed: int, key: str) -> Path:
+    """Where a cell's record lies; the key's first 12 letters keep configurations apart."""
+    for name in (dataset, method, key):
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise UserError(f"{name!r} cannot name a folder: it is empty, holds '/' or starts with '.'")
+    return out / "records" / dataset / method / f"seed{seed}-{key[:12]}"
+
+
+def write_record(out: Path, record: Mapping[str, Any], predictions: Mapping[str, np.ndarray]) -> Path:
+    """Writes ``predictions.npz``, then ``record.json`` (its existence says: done). Returns its path."""
+    assert record["schema"] == SCHEMA, f"this program writes schema {SCHEMA}"
+    assert len(predictions["users"]) == len(predictions["rank"]), "one rank a user"
+    folder = record_folder(out, record["dataset"], record["method"], record["seed"], record["key"])
+    path = folder / "record.json"
+    with _explained(path):
+        path.unlink(missing_ok=True)  # an old record must not stand beside new predictions
+    write_npz(folder / "predictions.npz", **predictions)
+    write_json(path, record)
+    return path
+
+
+def read_records(out: Path, keys: set[str] | None = None) -> list[Record]:
+    """All records below ``out``, in the order of (data set, method, seed, key); with ``keys`` only those.
+
+    UserError: a broken record, a newer schema, or several configurations of one cell and no ``keys``.
+    """
+    paths = sorted((out / "records").glob("*/*/seed*/record.json"))
+    records = [Record(_checked(path), path) for path in paths]
+    records = [record for record in records if keys is None or record.key in keys]
+    records.sort(key=lambda record: (record.dataset, record.method, record.seed, record.key))
+    for one, two in itertools.pairwise(records):
+        if (one.dataset, one.method, one.seed) == (two.dataset, two.method, two.seed):
+            raise UserError(
+                f"{one.path.parent} and {two.path.parent}: two configurations of one cell must not be mixed; "
+                "give the profile and settings that the report is for, or delete one of the two folders"
+            )
+    return records
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """A record's JSON, of a schema that this program knows and with the fields that name its cell."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+        raise UserError(f"{path}: not a record (no schema number); delete it and run again")
+    if data["schema"] > SCHEMA:
+        raise UserError(f"{path}: schema {data['schema']}, but this program knows {SCHEMA}; use a newer rosepo_bench")
+    if missing := [name for name in ("key", "dataset", "method", "seed") if name not in data]:
+        raise UserError(f"{path}: the record lacks {', '.join(missing)}; delete it and run again")
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with _explained(path):
+            return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run again to make it") from None
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as JSON knows them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """An open temporary that takes ``path``'s place when the block ends well."""
+    with _explained(path):
+        temporary, file = _temporary(path, folder=False)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns the errors that a person can mend into a UserError that says how."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in _FULL:
+            raise UserError(
+                f"disk full while writing {where}; free some space or give another folder. "
+                "Nothing complete was damaged: the same command goes on from there"
+            ) from error
+        if error.errno in _DENIED:
+            raise UserError(f"{where}: {error.strerror}; change its mode or give another folder") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{where}: a file is in the way where a folder is wanted; give another folder") from error
+        if error.errno == errno.ENOLCK:
+            raise UserError(f"{where}: this file system cannot lock files; give another folder") from error
+        raise
+
+
+def _temporary(path: Path, folder: bool) -> tuple[Path, IO[bytes]]:
+    """A fresh file or folder beside ``path``, and its open lock (the file, or ``.lock`` in the folder)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}.tmp-"
+    _sweep(path.parent, prefix)
+    while True:
+        temporary = path.parent / f"{prefix}{secrets.token_hex(6)}"
+        if folder:
+            temporary.mkdir()
+        mark = temporary / ".lock" if folder else temporary
+        lock = mark.open("xb")
+        with contextlib.suppress(OSError):  # where a file system has no locks, only the sweeping is lost
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists():
+            return temporary, lock
+        lock.close()  # another writer swept it before it was locked
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Removes the temporaries whose writer is gone: nobody holds their lock."""
+    for leftover in parent.glob(glob.escape(prefix) + "*"):
+        folder = leftover.is_dir()
+        with contextlib.suppress(OSError), (leftover / ".lock" if folder else leftover).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder:
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for entry in sorted(folder.rglob("*"), reverse=True):
+        _sync(entry)
+    _sync(folder)

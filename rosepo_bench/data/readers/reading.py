@@ -1,0 +1,180 @@
+"""What the readers of raw files share: lines with their numbers, integer columns in bulk, ids as indices,
+dates."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import warnings
+import zlib
+from array import array
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import IntArray, RawInteractions, Source
+
+CHUNK_ROWS = 250_000
+EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a number cut short falls out of this range
+_YEAR_AT_END = re.compile(r"\(\d{4}(?:[-–]\d{0,4})?\)$")
+
+
+def broken(path: Path, line: int, expected: str, found: str) -> UserError:
+    """The error of a line that is not what the format says."""
+    shown = found if len(found) <= 80 else found[:77] + "..."
+    return UserError(
+        f"{path}, line {line}: expected {expected}, found {shown!r}; the file is truncated or corrupt: "
+        "fetch it again (and remove its entry from checksums.json)"
+    )
+
+
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Numbered lines without their end, of a plain or a ``.gz`` file. A broken stream names the line it
+    broke at."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
+            for number, raw in enumerate(handle, start=1):
+                yield number, raw.decode(encoding).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise broken(path, number, f"{encoding} text", repr(error.object[error.start : error.end])) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise broken(path, number + 1, "more of the gzip stream", str(error)) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def csv_rows(path: Path, header: list[str], exact: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Numbered rows below the header of a csv file; ``exact`` allows no columns beside those of
+    ``header``."""
+    text = (line for _, line in lines(path))
+    first = next(text, "").removeprefix("\ufeff")
+    names = first.split(",")
+    if (names if exact else names[: len(header)]) != header:
+        raise broken(path, 1, "the header " + ",".join(header), first)
+    rows = csv.reader(text, strict=True)
+    try:
+        for row in rows:
+            if len(row) < len(header) or (exact and len(row) != len(header)):
+                raise broken(path, rows.line_num + 1, ",".join(header), ",".join(row))
+            yield rows.line_num + 1, row
+    except csv.Error as error:
+        raise broken(path, rows.line_num + 1, "a csv row: " + ",".join(header), str(error)) from None
+
+
+def clean(title: str) -> str:
+    """A title on one line, with single blanks."""
+    return " ".join(title.split())
+
+
+def with_year(title: str, year: str) -> str:
+    """``Title (1995)``; a year that is not one, or that the title already ends with, is not appended."""
+    title, year = clean(title), year.strip().removesuffix(".0")
+    if not title or not re.fullmatch(r"\d{4}", year) or _YEAR_AT_END.search(title):
+        return title
+    return f"{title} ({year})"
+
+
+class Ids:
+    """Indices for text ids in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        return self.index.setdefault(name, len(self.index))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.index)
+
+
+class Rows:
+    """Interactions as they are read, eight bytes a number."""
+
+    def __init__(self) -> None:
+        self.user, self.item, self.time = array("q"), array("q"), array("q")
+
+    def add(self, user: int, item: int, time: int) -> None:
+        self.user.append(user)
+        self.item.append(item)
+        self.time.append(time)
+
+    def finish(
+        self, source: Source, users: Ids, titles: tuple[str, ...], genres: tuple[tuple[str, ...], ...]
+    ) -> RawInteractions:
+        user, item, time = (np.array(column, dtype=np.int64) for column in (self.user, self.item, self.time))
+        return RawInteractions(source, user, item, time, users.names, titles, genres)
+
+
+def day(text: str) -> int:
+    """Unix seconds of ``YYYY-MM-DD`` at midnight UTC; ValueError if it is not one."""
+    if len(text) != 10:
+        raise ValueError(text)
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def integer_columns(path: Path, delimiter: str, columns: tuple[int, ...], header: int = 0) -> IntArray:
+    """Columns of a large delimited text file as int64 ``[rows, len(columns)]``; ``header`` lines are skipped.
+
+    The parsing is numpy's C code, a quarter of a million lines at a time. Other columns may hold anything,
+    or nothing."""
+    chunks = [np.empty((0, len(columns)), dtype=np.int64)]
+    try:
+        with path.open(encoding="latin-1") as handle, warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # else 1.5 would be read as 1
+            for _ in islice(handle, header):
+                pass
+            while part := list(islice(handle, CHUNK_ROWS)):
+                chunk = np.loadtxt(part, np.int64, delimiter=delimiter, usecols=columns, comments=None, ndmin=2)
+                if len(chunk) != len(part):
+                    raise ValueError("numpy skips blank lines")
+                chunks.append(chunk)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, DeprecationWarning):
+        raise _first_bad_line(path, delimiter, columns, header) from None
+    return np.concatenate(chunks)
+
+
+def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header: int) -> UserError:
+    """Finds what the bulk parser stumbled over; slow, and only ever run once."""
+    expected = f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
+    for number, line in lines(path, "latin-1"):
+        if number <= header:
+            continue
+        fields = line.split(delimiter)
+        whole = len(fields) > max(columns)
+        if not whole or not all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", fields[column]) for column in columns):
+            return broken(path, number, expected, line)
+    return UserError(f"{path}: cannot be parsed as {expected}")
+
+
+def check_times(path: Path, time: IntArray, header: int = 0) -> None:
+    """Refuses unix seconds outside 1990-2100: a cut line can leave a number that still parses."""
+    bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
+    if len(bad):
+        row = int(bad[0])
+        raise broken(path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row])))
+
+
+def reindex(ids: IntArray) -> tuple[IntArray, IntArray]:
+    """``(known, index)``: the distinct ids ascending, and each row's index among them, int64 ``[rows]``."""
+    top = int(ids.max(initial=0))
+    if len(ids) and int(ids.min()) >= 0 and top < 50_000_000:  # a table is far cheaper than sorting the rows
+        seen = np.zeros(top + 1, dtype=bool)
+        seen[ids] = True
+        known = np.flatnonzero(seen)
+        table = np.zeros(top + 1, dtype=np.int64)
+        table[known] = np.arange(len(known))
+        return known, table[ids]
+    known, index = np.unique(ids, return_inverse=True)
+    return known, index.astype(np.int64)

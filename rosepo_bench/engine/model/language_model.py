@@ -1,0 +1,172 @@
+"""The language models of runs: `tiny` from scratch, or a causal LM of transformers, in full or with LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from rosepo_bench.base import store
+from rosepo_bench.base.config import ModelConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.model import attention
+from rosepo_bench.engine.model.architectures import refuse_unsuitable
+from rosepo_bench.engine.model.forest_model import ForestModel
+from rosepo_bench.engine.ops import library
+from rosepo_bench.engine.prompts.tokens import Encoder
+
+
+@dataclass
+class LanguageModel(ForestModel):
+    """A causal LM with its tokenizer."""
+
+    encoder: Encoder
+
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that training changes, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def save(self, path: Path) -> None:
+        """Writes the trained parameters as safetensors."""
+        store.write_bytes(path, save({name: p.detach().contiguous() for name, p in self.trained().items()}))
+
+    def load(self, path: Path) -> None:
+        """Reads what ``save`` wrote; every trained parameter must be there."""
+        weights, trained = load_file(path), self.trained()
+        if weights.keys() != trained.keys():
+            raise UserError(f"{path}: weights of another model; remove the file and run again")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+
+
+def pretrained_name(model: str) -> str:
+    """NAME_OR_PATH of ``hf:NAME_OR_PATH``; empty for `tiny`. Raises UserError for anything else."""
+    prefix, _, name = model.partition(":")
+    if model != "tiny" and (prefix != "hf" or not name):
+        raise UserError(f"model.name = {model!r}: expected 'tiny' or 'hf:NAME_OR_PATH'")
+    return name
+
+
+def pretrained_config(name: str) -> Any:
+    """The configuration of a transformers model. Raises UserError where there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def device_of(config: ModelConfig) -> torch.device:
+    """The device that ``model.device`` names; `auto` takes a GPU where torch sees one."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("model.device = 'cuda', but torch sees no GPU; set model.device = 'cpu'")
+    use_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def implementation_of(config: ModelConfig) -> list[str | None]:
+    """Which implementation of the operators runs, and its build: other builds may round otherwise."""
+    live = ops.live(config.impl, device_of(config))
+    return [live, None if live == "reference" else library.info()["build_id"]]
+
+
+def attention_of(config: ModelConfig) -> str:
+    """What the passes of a run attend by: `forest`, `dense` or `flex`; a last, short one may be dense for flex."""
+    name = pretrained_name(config.name)
+    tiny = SimpleNamespace(hidden_size=config.hidden, num_attention_heads=config.heads)
+    shape = pretrained_config(name) if name else tiny
+    return attention.choose(config.attention, config.impl, device_of(config), attention.FLEX_FROM, shape)
+
+
+def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:
+    """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers."""
+    device = device_of(config)
+    torch.manual_seed(seed)
+    network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
+    attention.refuse_impossible(config.attention, config.impl, device, network.config)
+    if config.training == "lora":
+        network = _adapted(network, config)
+    if config.checkpointing:
+        _checkpoint_activations(network)
+    network.to(device).eval()
+    if encoder.size > network.get_output_embeddings().weight.shape[0]:
+        raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
+    return LanguageModel(network, encoder, impl=config.impl, attention=config.attention, square_cost=config.square_cost)
+
+
+def context_of(config: ModelConfig) -> int:
+    """Longest sequence in tokens, known before any weight is read. Raises UserError for an unsuitable model."""
+    name = pretrained_name(config.name)
+    shape = pretrained_config(name) if name else None
+    if shape is not None:
+        refuse_unsuitable(shape)  # first: what follows asks for what such a configuration may not have
+    attention.refuse_impossible(config.attention, config.impl, device_of(config), shape)
+    if shape is None:
+        return config.context
+    if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+        raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read, convert them")
+    return int(shape.max_position_embeddings)
+
+
+def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = LlamaConfig(
+        vocab_size=encoder.size,
+        hidden_size=config.hidden,
+        intermediate_size=config.hidden * 8 // 3,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+        bos_token_id=encoder.begin[0],
+        eos_token_id=encoder.end,
+    )
+    return LlamaForCausalLM(shape).to(getattr(torch, config.dtype))
+
+
+def _pretrained(config: ModelConfig) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    name = pretrained_name(config.name)
+    refuse_unsuitable(pretrained_config(name))
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except OSError as error:
+        raise UserError(f"model hf:{name}: could not be loaded: {_first_line(error)}") from error
+
+
+def _checkpoint_activations(network: Any) -> None:
+    # The second name is the older one; both recompute without reentrant autograd, so that LoRA's gradients are right.
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    enable()
+
+
+def _adapted(network: Any, config: ModelConfig) -> Any:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return inject_adapter_in_model(lora, network)

@@ -1,0 +1,116 @@
+"""Which implementation of an operator runs: what every compiled operator of the engine shares.
+
+``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``
+(plain torch operations, any device). Nothing falls back: what an implementation cannot do is an error that
+says what can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.engine.ops import library
+
+IMPLEMENTATIONS = ("auto", "cpp", "cuda", "reference")
+_COMPILED_FOR = {"cpu": "cpp", "cuda": "cuda"}
+
+
+def live(impl: str, device: str | torch.device) -> str:
+    """Which implementation runs for ``impl`` on ``device``: ``cpp``, ``cuda`` or ``reference``. Raises
+    :class:`UserError` where none does."""
+    if impl not in IMPLEMENTATIONS:
+        raise UserError(f"impl is {impl!r}: {nearest(impl, IMPLEMENTATIONS)}")
+    if impl == "reference":
+        return impl
+    kind = torch.device(device).type
+    compiled = _COMPILED_FOR.get(kind)
+    if compiled is None:
+        raise UserError(f"impl is {impl!r}: no operator is compiled for {kind}; choose impl='reference'")
+    if impl not in ("auto", compiled):
+        raise UserError(f"impl is {impl!r}, the tensors are on {kind}: choose impl={compiled!r} or 'auto'")
+    if _PROBLEM is not None:
+        raise UserError(f"impl is {impl!r}: {_PROBLEM}; or choose impl='reference'")
+    if compiled == "cuda" and not _HAS_CUDA:
+        raise UserError(
+            f"impl is {impl!r}: the library was built without CUDA; rebuild it with ROSEPO_CUDA=1, "
+            "or choose impl='reference'"
+        )
+    return compiled
+
+
+def for_people(error: RuntimeError, operator: str) -> Exception:
+    """The :class:`UserError` for a refusal of ``operator`` (``"<operator>: <sentence>"``, see csrc/torch_glue.h); any
+    other error as it is."""
+    text = str(error)
+    if not text.startswith(f"{operator}: "):
+        return error
+    return UserError(text.removeprefix(f"{operator}: ").partition("\n")[0])
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What a linear layer under autocast would make of them."""
+    first = tensors[0]
+    kind = first.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind) or first.dtype == torch.float64:
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+
+
+def refuse_tangents(instead: str = "impl='reference'", /, **arguments: Tensor | None) -> None:
+    """torch drops forward-mode derivatives at an operator without a word. ``instead``: what to choose for them."""
+    if torch.compiler.is_compiling():
+        return
+    for name, value in arguments.items():
+        if value is not None and forward_ad.unpack_dual(value).tangent is not None:
+            raise UserError(f"{name} has a forward-mode derivative (jvp): choose {instead}")
+
+
+def raise_errors(device: str | torch.device | None = None) -> None:
+    """Raises :class:`UserError` for the first bad value that a compiled operator met on ``device`` (None: the current
+    CUDA device) since this was last asked, and forgets it.
+
+    Waits for the device's current stream; a training loop asks once a step. On the CPU there is nothing to ask: the
+    operators raise at once.
+    """
+    if not (_HAS_CUDA and torch.cuda.is_available()):
+        return
+    place = torch.device("cuda" if device is None else device)
+    if place.type != "cuda":
+        return
+    if torch.cuda.is_current_stream_capturing():
+        raise UserError("raise_errors waits for the device, which a CUDA graph cannot hold: call it after the replay")
+    index = torch.cuda.current_device() if place.index is None else place.index
+    if sentence := torch.ops.rosepo.take_error(index):
+        raise UserError(sentence)
+
+
+def register(
+    operator: str,
+    *,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> None:
+    """Gives ``operator`` its fake kernel and its gradient, if it has one. Without the library there is nothing to
+    register: :func:`live` then says why."""
+    if _PROBLEM is None:
+        torch.library.register_fake(f"rosepo::{operator}", fake)
+        if backward is not None:
+            torch.library.register_autograd(f"rosepo::{operator}", backward, setup_context=setup_context)
+
+
+def _load() -> tuple[bool, str | None]:
+    """(CUDA compiled in, why the operators are missing). At import, as torch.compile cannot trace a load."""
+    try:
+        return library.load()["cuda"] != "none", None
+    except UserError as error:
+        return False, str(error)
+
+
+_HAS_CUDA, _PROBLEM = _load()

@@ -1,0 +1,171 @@
+"""Examples to trees: which token sequences of a user share a trunk, and where a prompt's history begins."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import generator
+from rosepo_bench.data.types import Examples, IntArray
+from rosepo_bench.engine.forest import Limits, Tree, build_all
+from rosepo_bench.engine.prompts.prompter import Prompter
+
+
+@dataclass(frozen=True)
+class Group:
+    """One tree of a user and the ``places`` of its sequences: flat indices into the responses ``[n, R]``."""
+
+    tree: Tree
+    places: IntArray
+
+
+def by_user(user: IntArray) -> list[IntArray]:
+    """The rows of each user, users in the order of their number, rows in their own order."""
+    order = np.argsort(user, kind="stable")
+    cuts = np.flatnonzero(np.diff(user[order])) + 1
+    return np.split(order, cuts) if len(order) else []
+
+
+def history_starts(user: IntArray, step: IntArray, *, history: int, anchor: int) -> IntArray:
+    """Where each example's prompt begins in the user's sequence. Beginnings move every ``anchor`` steps, counted back
+    from the user's latest example, which has ``history`` items; the others have ``history - anchor + 1`` or more, as
+    far as there are so many. Examples that begin together extend each other: their tree has one trunk. With an anchor
+    of 1 the window slides."""
+    latest = np.zeros(int(user.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(latest, user, step)
+    moved = (latest[user] - step) // anchor * anchor
+    return np.maximum(0, latest[user] - moved - history)
+
+
+def grouped(
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    responses: IntArray,
+    *,
+    limits: Limits,
+    compared: bool = False,
+    alone: bool = False,
+) -> list[list[Group]]:
+    """The trees of each user of ``examples``, users as in ``by_user``: under every prompt the titles ``responses``
+    ``[n, R]`` (item indices). One tree a user, or several where ``limits`` asks for it.
+
+    ``alone``: every example is a user of its own, its tree that of one prompt. ``compared``: an example's responses are
+    told apart by the loss: they stay in one tree, and UserError where two are the same tokens. UserError also for what
+    no tree can hold, with user, step and item.
+    """
+    width = responses.shape[1]
+    outside = np.argwhere((responses < 0) | (responses >= len(prompter.titles)))
+    if len(outside):
+        row, column = outside[0]
+        raise UserError(
+            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item "
+            f"{responses[row, column]}, the catalogue has items 0 to {len(prompter.titles) - 1}"
+        )
+    users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
+    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
+    pairs = []
+    for rows in users:
+        spans = list(zip(starts[rows].tolist(), examples.step[rows].tolist(), strict=True))
+        prompts = _prompts(prompter, sequences[examples.user[rows[0]]], spans, examples.candidates[rows])
+        titles = [[prompter.response(item) for item in row] for row in responses[rows].tolist()]
+        pairs.append([(prompt, title) for prompt, row in zip(prompts, titles, strict=True) for title in row])
+
+    def name(user: int, sequence: int) -> str:
+        row, column = users[user][sequence // width], sequence % width
+        return f"user {examples.user[row]}, step {examples.step[row]}, item {responses[row, column]}"
+
+    made = build_all(pairs, limits, unit=width if compared else 1, distinct=compared, name=name)
+    places = [(rows[:, None] * width + np.arange(width)).ravel() for rows in users]
+    return [_placed(trees, place) for trees, place in zip(made, places, strict=True)]
+
+
+def _prompts(
+    prompter: Prompter, sequence: IntArray, spans: list[tuple[int, int]], listed: Sequence[IntArray | None]
+) -> list[np.ndarray]:
+    """The prompts over ``sequence[start:stop]`` for each of ``spans``. Where they list no candidates, those of one
+    start are beginnings of the longest."""
+    if prompter.with_candidates:
+        return [prompter.prompt(sequence[start:stop], row) for (start, stop), row in zip(spans, listed, strict=True)]
+    longest: dict[int, int] = {}
+    for start, stop in spans:
+        longest[start] = max(stop, longest.get(start, start))
+    trunks = {}
+    for start, stop in longest.items():
+        items = sequence[start:stop].tolist()
+        sizes = [len(prompter.header), *(len(prompter.titles[item]) for item in items)]
+        trunks[start] = prompter.prompt(items), list(itertools.accumulate(sizes))
+    return [trunks[start][0][: trunks[start][1][stop - start]] for start, stop in spans]
+
+
+def _placed(trees: list[Tree], places: IntArray) -> list[Group]:
+    cuts = np.cumsum([tree.sequences for tree in trees])[:-1]
+    return [Group(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
+
+
+def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, key: str) -> None:
+    """Refuses a token budget that cannot hold a prompt with its ``responses``: before any work, with what to set."""
+    needed = prompter.longest(listed) + (responses - 1) * max(map(len, prompter.titles))
+    if needed > budget:
+        raise UserError(
+            f"a prompt of {prompter.history} history items and {responses} response{'s' * (responses > 1)} can need "
+            f"{needed} tokens, a pass takes {key} = {budget}; raise {key}, or lower prompt.history"
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps ``[start, stop)`` of a user's sequence that stand in one tree of SFT, history from ``start`` on. Those from
+    ``first`` on are trained on; they count as its length."""
+
+    user: int
+    start: int
+    stop: int
+    first: int = 0
+
+    def __len__(self) -> int:
+        return max(0, self.stop - max(self.start, self.first))
+
+
+def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
+    """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
+    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
+    if size < 1:
+        raise UserError(f"windows of {size} items: want 1 or more")
+    draw = generator(seed, "sft", "windows", epoch)
+    windows = []
+    for user, end in enumerate(train_end.tolist()):
+        cut = int(draw.integers(1, size + 1))
+        cuts = [0, *range(min(cut, end), end, size), end]
+        windows += [Window(user, a, b, first) for a, b in itertools.pairwise(cuts)]
+    windows = [window for window in windows if len(window)]
+    return [windows[index] for index in draw.permutation(len(windows))]
+
+
+def window_trees(
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    windows: Sequence[Window],
+    *,
+    limits: Limits,
+    candidates: Callable[[int, int], IntArray] | None = None,
+) -> list[Tree]:
+    """The trees of windows, in order: each item of a window is the response to those before it. One trunk without
+    branches, unless the prompt lists the step's ``candidates(user, step)``; one tree a window, or several where
+    ``limits`` asks for it."""
+    pairs = []
+    for window in windows:
+        sequence, steps = sequences[window.user], range(max(window.start, window.first), window.stop)
+        listed = [None if candidates is None else candidates(window.user, step) for step in steps]
+        prompts = _prompts(prompter, sequence, [(window.start, step) for step in steps], listed)
+        items = sequence[steps.start : steps.stop].tolist()
+        pairs.append([(prompt, prompter.response(item)) for prompt, item in zip(prompts, items, strict=True)])
+
+    def name(window: int, sequence: int) -> str:
+        return f"user {windows[window].user}, step {max(windows[window].start, windows[window].first) + sequence}"
+
+    return [tree for trees in build_all(pairs, limits, name=name) for tree in trees]

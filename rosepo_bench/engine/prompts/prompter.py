@@ -1,0 +1,133 @@
+"""Prompts: one versioned template a kind of data, history first, joined as token ids.
+
+A title is tokenised alone and closed by the end token, wherever it stands; prompt and response are then concatenations
+of the same ids, and the response to one prompt is the continuation of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import digest
+from rosepo_bench.engine.prompts.tokens import Encoder
+
+
+@dataclass(frozen=True)
+class Template:
+    """The text around titles. ``header`` stands before the history; with candidates in the prompt, ``candidates``
+    stands before their list and ``answer`` before the response."""
+
+    name: str
+    version: int
+    header: str
+    candidates: str
+    answer: str
+
+    @property
+    def digest(self) -> str:
+        return digest(asdict(self))
+
+    def words(self) -> tuple[str, ...]:
+        """Its texts, for a tokenizer's training."""
+        return (self.header, self.candidates, self.answer)
+
+
+TEMPLATES = {
+    "movies": Template("movies", 1, "Movies watched, oldest first:", "Candidates:", "Watched next:"),
+    "games": Template("games", 1, "Games played, oldest first:", "Candidates:", "Played next:"),
+    "books": Template("books", 1, "Books read, oldest first:", "Candidates:", "Read next:"),
+    "items": Template("items", 1, "Items taken, oldest first:", "Candidates:", "Taken next:"),
+}
+
+
+def template_for(source: str) -> Template:
+    """The template of a data source (a name of ``data/catalog.py``)."""
+    kinds = {"ml": "movies", "steam": "games", "goodreads": "books"}
+    return TEMPLATES[kinds.get(source.partition("-")[0], "items")]
+
+
+class Prompter:
+    """Prompts and responses of one catalogue as token ids (int32). UserError: no titles, one that tokenises to
+    nothing, an ``anchor`` (see ``examples.history_starts``) outside ``[1, history]``."""
+
+    def __init__(
+        self,
+        template: Template,
+        encoder: Encoder,
+        titles: Sequence[str],
+        *,
+        history: int,
+        candidates: bool,
+        anchor: int = 1,
+    ) -> None:
+        if not len(titles):
+            raise UserError("a catalogue without titles: prompts and responses are made of at least one")
+        if not 1 <= anchor <= history:
+            raise UserError(
+                f"a history of {history} items that begins anew every {anchor}: want 1 or more, and no step wider than "
+                "the history, or some prompts would have none"
+            )
+        self.history, self.anchor, self.with_candidates = history, anchor, candidates
+        self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
+        self.header = _line(encoder, template.header, begin=True)
+        self.listing = _line(encoder, template.candidates)
+        self.answer = _line(encoder, template.answer)
+
+    @staticmethod
+    def _title(encoder: Encoder, title: str, number: int) -> np.ndarray:
+        ids = encoder.encode(title)
+        if not ids:
+            raise UserError(f"item {number}: the title {title!r} tokenises to nothing; give the item a title")
+        return np.array([*ids, encoder.end], dtype=np.int32)
+
+    def prompt(self, items: Iterable[int], candidates: Iterable[int] | None = None) -> np.ndarray:
+        """The ids of a prompt over the history ``items``, oldest first (all of them: the caller cuts the window)."""
+        parts = [self.header, *(self.titles[item] for item in items)]
+        if self.with_candidates:
+            assert candidates is not None, "this template lists the candidates"
+            parts += [self.listing, *(self.titles[item] for item in candidates), self.answer]
+        return np.concatenate(parts)
+
+    def response(self, item: int) -> np.ndarray:
+        """The ids of a title with its end token."""
+        return self.titles[item]
+
+    def longest(self, candidates: int) -> int:
+        """Tokens of the longest prompt and response that this catalogue can make."""
+        lengths = np.sort([len(title) for title in self.titles])[::-1]
+        total = len(self.header) + int(lengths[: self.history].sum()) + int(lengths[0])
+        if self.with_candidates:
+            total += len(self.listing) + int(lengths[:candidates].sum()) + len(self.answer)
+        return total
+
+
+def _line(encoder: Encoder, text: str, begin: bool = False) -> np.ndarray:
+    ids = [*(encoder.begin if begin else ()), *encoder.encode(text), encoder.end]
+    return np.array(ids, dtype=np.int32)
+
+
+def check_distinct(prompter: Prompter, titles: Sequence[str]) -> None:
+    """Refuses a catalogue in which the tokenizer cannot tell two titles apart: no loss could, once they are a pair."""
+    first: dict[bytes, int] = {}
+    for number, tokens in enumerate(prompter.titles):
+        other = first.setdefault(tokens.tobytes(), number)
+        if other != number:
+            raise UserError(
+                f"items {other} and {number}: the tokenizer makes the same tokens of {titles[other]!r} and "
+                f"{titles[number]!r}, so a pair of them teaches nothing; give both one title (they are then one item), "
+                "or take a model with another tokenizer"
+            )
+
+
+def check_context(prompter: Prompter, candidates: int, context: int) -> None:
+    """Refuses a model whose context cannot hold the prompts: before any work, with what to set."""
+    needed = prompter.longest(candidates)
+    if needed > context:
+        raise UserError(
+            f"a prompt of {prompter.history} history items can need {needed} tokens, the model's context is {context}; "
+            "lower prompt.history, or raise model.context (tiny)"
+        )

@@ -1,0 +1,100 @@
+"""Text to token ids: a BPE trained on the training titles for `tiny`, the model's own tokenizer otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
+
+BEGIN, END = "<begin>", "<end>"
+
+
+class Encoder(Protocol):
+    """``begin`` opens every prompt (may be empty), ``end`` closes every title and separates history items."""
+
+    begin: tuple[int, ...]
+    end: int
+    size: int
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class TinyEncoder:
+    """Byte-level BPE; every text can be encoded, whatever it was trained on."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        begin, end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
+        assert begin is not None, "train_tiny puts it in"
+        assert end is not None, "train_tiny puts it in"
+        self.begin: tuple[int, ...] = (begin,)
+        self.end: int = end
+        self.size = tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids)))
+
+
+def train_tiny(texts: Sequence[str], vocabulary: int) -> TinyEncoder:
+    """BPE of at most ``vocabulary`` tokens over ``texts`` (each title once, the template's words too)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BEGIN, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return TinyEncoder(tokenizer)
+
+
+def save_tiny(encoder: TinyEncoder, path: Path) -> None:
+    """Writes the tokenizer's JSON."""
+    store.write_text(path, encoder.tokenizer.to_str())
+
+
+def load_tiny(path: Path) -> TinyEncoder:
+    """Reads what ``save_tiny`` wrote."""
+    return TinyEncoder(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+
+
+class PretrainedEncoder:
+    """The tokenizer of a transformers model. A title ends with the line break if that is one token, else with the
+    end-of-sequence token."""
+
+    def __init__(self, name: str) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model hf:{name}: no tokenizer could be loaded: {error}") from error
+        self.size = len(self.tokenizer)
+        bos = self.tokenizer.bos_token_id
+        self.begin: tuple[int, ...] = () if bos is None else (int(bos),)
+        self.end = self._end(name)
+
+    def _end(self, name: str) -> int:
+        line_break = self.encode("\n")
+        if len(line_break) == 1:
+            return line_break[0]
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(f"model hf:{name}: its tokenizer has neither a one-token line break nor an end token")
+        return int(self.tokenizer.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids)))

@@ -1,0 +1,113 @@
+"""The whole catalogue scored exactly: every title under every prompt.
+
+The title trie (``engine/trie.py``) is read in pieces over a prompt's cached keys and values, many prompts at once. A
+title's score is the sum of its tokens' log-probs over the whole vocabulary, end token included, or their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.base import progress
+from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
+from rosepo_bench.engine.ranking.result import Ranking, TrieReader, check, is_mean, left_out
+from rosepo_bench.engine.ranking.trie import Trie
+
+# Nodes of the trie read at a time under a prompt: the cost of their attention grows with the square, what is read
+# again, the first node's ancestors, falls.
+PIECE = 128
+
+
+def catalogue_scores(
+    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], *, score: str, batch_tokens: int, label: str
+) -> FloatArray:
+    """Scores of all titles under each prompt, float64 ``[n, items]``: the `sum` or the `mean` of the tokens' log-probs.
+
+    Without gradient; a batch holds the log-prob of every node of the trie, float64. UserError, before any work, for a
+    prompt that leaves no room for the longest title.
+    """
+    result = np.full((len(prompts), trie.items), np.nan)
+    for rows, scores in _scored(model, trie, prompts, score, batch_tokens, label):
+        result[rows] = scores
+    return result
+
+
+def rank_all(
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[IntArray],
+    *,
+    k: int,
+    score: str,
+    batch_tokens: int,
+    label: str,
+    exclude: Sequence[IntArray] | None = None,
+) -> Ranking:
+    """The best ``k`` titles under each prompt, by scoring every one. ``exclude`` are items that each prompt leaves out.
+
+    UserError where fewer than ``k`` remain, else as ``catalogue_scores``.
+    """
+    excluded = left_out(trie, prompts, k, exclude)
+    items, values = np.empty((len(prompts), k), dtype=np.int64), np.empty((len(prompts), k))
+    for rows, scores in _scored(model, trie, prompts, score, batch_tokens, label):
+        for row, found in zip(rows, scores, strict=True):
+            found[list(excluded[row])] = -np.inf
+            items[row] = np.argsort(-found, kind="stable")[:k]
+            values[row] = found[items[row]]
+    readable = len(trie.inner)
+    return Ranking(items, values, np.full(len(prompts), readable), readable)
+
+
+def _scored(
+    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], score: str, batch_tokens: int, label: str
+) -> Iterator[tuple[list[int], FloatArray]]:
+    """Rows of prompts and the scores of all titles under them."""
+    check(model, trie, prompts)
+    lengths = trie.lengths if is_mean(score) else 1
+    done = 0
+    for rows in prompt_batches(prompts, PIECE, batch_tokens):
+        logps = _node_logps(model, trie, [prompts[row] for row in rows])
+        for depth in range(2, int(trie.longest[0]) + 1):
+            level = np.flatnonzero(trie.depth == depth)
+            logps[:, level] += logps[:, trie.parent[level]]
+        yield rows, logps[:, trie.leaf] / lengths
+        done += len(rows)
+        progress.advance(label, done, len(prompts))
+
+
+@torch.no_grad()
+def _node_logps(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> FloatArray:
+    """The log-prob of every node's token after its parent ``[B, N]``, the root's 0."""
+    reader, found = TrieReader(model, trie, prompts), np.zeros((len(prompts), len(trie)))
+    _fill(model, trie, found, np.zeros(1, dtype=np.int64), reader.prompts.hidden[:, None])
+    inner = trie.inner
+    for start in range(0, len(inner), PIECE):
+        fresh = inner[start : start + PIECE]
+        nodes = np.concatenate([_ancestors(trie, fresh[0]), fresh])
+        whole = np.tile(nodes, (len(prompts), 1))
+        states = reader.extend(whole, keep=np.zeros_like(whole, dtype=bool))
+        _fill(model, trie, found, fresh, states[:, len(nodes) - len(fresh) :])
+    return found
+
+
+def _fill(model: LanguageModel, trie: Trie, found: FloatArray, nodes: IntArray, states: Tensor) -> None:
+    """Writes the log-probs of the children of ``nodes``, whose states ``[B, F, d]`` are given."""
+    children, parent = trie.children(nodes)
+    batch = len(found)
+    rows = (np.arange(batch)[:, None] * len(nodes) + parent).ravel()
+    logps = token_logps(model, states.flatten(0, 1), rows, np.tile(trie.token[children], batch))
+    found[:, children] = logps.reshape(batch, -1)
+
+
+def _ancestors(trie: Trie, node: int) -> IntArray:
+    """The ancestors of a node, the root left out, from the top."""
+    found = []
+    while (node := int(trie.parent[node])) > 0:
+        found.append(node)
+    return np.array(found[::-1], dtype=np.int64)

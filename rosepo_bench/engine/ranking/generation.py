@@ -1,0 +1,95 @@
+"""Greedy free text after prompts: one title each, up to its end token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.base import progress
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import IntArray
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.prompts.prompter import Prompter
+from rosepo_bench.engine.ranking.prefix import CachedPrompts, check_prompts, prompt_batches
+
+# Rows of logits held at a time.
+ROWS = 64
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a model wrote after one prompt: ``tokens`` without the end token. ``finished``: the end token came; else the
+    text was cut by the limit and is no title."""
+
+    tokens: IntArray
+    finished: bool
+
+    def title(self, model: LanguageModel) -> str | None:
+        """The text as it was written; None where it is unfinished."""
+        return model.encoder.decode(self.tokens.tolist()) if self.finished else None
+
+
+def generate(
+    model: LanguageModel,
+    prompter: Prompter,
+    prompts: Sequence[IntArray],
+    *,
+    limit: int,
+    batch_tokens: int,
+    label: str,
+) -> list[Generated]:
+    """The most likely token after each prompt, again and again, until the end token or ``limit`` tokens (the end token
+    counts).
+
+    Without gradient. What is written does not depend on the other prompts, equal logits within rounding apart.
+    UserError, before any work: a limit that would cut a title of the catalogue, or for which the context has no room.
+    """
+    longest = max(len(title) for title in prompter.titles)
+    if limit < longest:
+        raise UserError(
+            f"limit = {limit} tokens would cut titles, the longest has {longest} with its end token; raise the limit"
+        )
+    check_prompts(model, prompts, limit)
+    result = [Generated(np.zeros(0, dtype=np.int64), False)] * len(prompts)
+    done = 0
+    for rows in prompt_batches(prompts, limit, batch_tokens):
+        for row, found in zip(rows, _written(model, [prompts[row] for row in rows], limit), strict=True):
+            result[row] = found
+        done += len(rows)
+        progress.advance(label, done, len(prompts))
+    return result
+
+
+@torch.no_grad()
+def _written(model: LanguageModel, prompts: Sequence[IntArray], limit: int) -> list[Generated]:
+    cached, end = CachedPrompts(model, prompts), model.encoder.end
+    tokens = np.full((len(prompts), limit), end)
+    finished, open_rows, states = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts)), cached.hidden
+    for place in range(limit):
+        best = _most_likely(model, states)
+        tokens[open_rows, place] = best.cpu().numpy()
+        finished[open_rows] = tokens[open_rows, place] == end
+        if finished.all() or place == limit - 1:
+            break
+        still = np.flatnonzero(~finished[open_rows])
+        open_rows, chosen = open_rows[still], torch.from_numpy(still).to(model.device)
+        cached.select(chosen)
+        sees = torch.ones(len(still), 1, place + 1, dtype=torch.bool, device=model.device)
+        depth = torch.full((len(still), 1), place, device=model.device)
+        states = cached.extend(best[chosen][:, None], depth, sees)[:, 0]
+    return [Generated(row[row != end], bool(ended)) for row, ended in zip(tokens, finished, strict=True)]
+
+
+def _most_likely(model: LanguageModel, hidden: Tensor) -> Tensor:
+    """The token of the highest logit at each state, int64 ``[R]``. UserError where logits are not finite."""
+    head, found = model.network.get_output_embeddings(), []
+    for part in hidden.split(ROWS):
+        top = head(part).max(dim=-1)
+        if not bool(top.values.isfinite().all()):
+            raise UserError("logits are not finite: the model has diverged; lower the learning rate of its training")
+        found.append(top.indices)
+    return torch.cat(found)

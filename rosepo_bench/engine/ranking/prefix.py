@@ -1,0 +1,133 @@
+"""A batch of prompts that a model reads once; what follows them is read over the cached keys and values.
+
+Rows are padded on the right, where causal attention cannot look, and whatever comes later is masked from the padding:
+results depend neither on it nor on who shares a batch.
+
+Shape legend: B prompts, S tokens read after them so far, F fresh ones, E log-probs, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.engine import ops
+from rosepo_bench.engine.model import attention
+from rosepo_bench.engine.model.language_model import LanguageModel
+
+
+class CachedPrompts:
+    """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict what comes next. Attention is
+    dense whatever ``model.attention`` says: few queries at a time see the cache."""
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[IntArray]) -> None:
+        from transformers import DynamicCache
+
+        self.network = model.network
+        self.cache: Any = DynamicCache()
+        lengths = np.array([len(prompt) for prompt in prompts])
+        tokens = np.zeros((len(prompts), int(lengths.max())), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+        self.lengths = torch.from_numpy(lengths).to(model.device)
+        # Without a mask the attention is plainly causal.
+        states = self._run(torch.from_numpy(tokens).to(model.device))
+        self.hidden = states[torch.arange(len(prompts), device=model.device), self.lengths - 1]
+        # Where the cached tokens stand, and which of the prompts' are none.
+        self.positions = torch.arange(tokens.shape[1], device=model.device).expand(tokens.shape)
+        self.seen = self.positions < self.lengths[:, None]
+
+    def extend(self, tokens: Tensor, depth: Tensor, sees: Tensor, *, keep: Tensor | None = None) -> Tensor:
+        """The hidden states ``[B, F, d]`` of ``tokens`` ``[B, F]`` that stand ``depth`` ``[B, F]`` tokens after their
+        prompt (the first one 0) and see all of it; ``sees`` bool ``[B, F, S + F]`` says which later tokens they see.
+
+        Those at ``keep`` ``[B, K]`` (places among the F, all of them without it) are there for tokens to come, in that
+        order; the others are forgotten.
+        """
+        before, query = self.cache.get_seq_length(), self.lengths[:, None] + depth
+        key = torch.cat([self.positions, query], dim=1)
+        mask = torch.cat([self.seen[:, None].expand(-1, tokens.shape[1], -1), sees], dim=2)
+
+        def of_layer(window: int) -> Tensor:
+            near = query[:, :, None] - window < key[:, None, :]
+            return (mask & near if window else mask)[:, None]
+
+        masks = attention.for_layers(self.network.config, mask.shape[2], of_layer)
+        states = self._run(tokens, attention_mask=masks, position_ids=query)
+        if keep is None:
+            self.positions = key
+        else:
+            self._forget(before, keep)
+            self.positions = torch.cat([self.positions, query.gather(1, keep)], dim=1)
+        return states
+
+    def _forget(self, before: int, keep: Tensor) -> None:
+        """Drops what was cached after ``before``, but for the places ``keep``."""
+        rows = torch.arange(len(keep), device=keep.device)[:, None]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (
+                torch.cat([x[:, :, :before], x[rows, :, before + keep].transpose(1, 2)], dim=2)
+                for x in (layer.keys, layer.values)
+            )
+
+    def select(self, rows: Tensor) -> None:
+        """Goes on with the prompts ``rows`` (indices) alone."""
+        self.lengths, self.hidden = self.lengths[rows], self.hidden[rows]
+        self.positions, self.seen = self.positions[rows], self.seen[rows]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+
+    def _run(self, tokens: Tensor, **arguments: Any) -> Tensor:
+        found = self.network.base_model(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
+        states: Tensor = found.last_hidden_state
+        return states
+
+
+def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntArray) -> FloatArray:
+    """Log-probs over the whole vocabulary of ``token`` ``[E]`` at the states ``hidden[row]``, float64 ``[E]``; each row
+    of ``hidden`` ``[R, d]`` meets the vocabulary once. UserError where one is not finite."""
+    row_of, target, own = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
+    found = model.head(hidden, target, row_of, own, len(token))
+    ops.raise_errors(model.device)
+    return found.double().cpu().numpy()
+
+
+def prompt_batches(prompts: Sequence[IntArray], more: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Rows of prompts that are read together, shortest first: the padded prompts, and ``more`` tokens after each of
+    them, stay within ``batch_tokens``; a prompt for which there is no room with ``more`` is read alone. UserError,
+    before the first, for a prompt that is longer itself."""
+    rows = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
+    if rows and len(prompts[rows[-1]]) > batch_tokens:
+        raise UserError(
+            f"prompt {rows[-1]} has {len(prompts[rows[-1]])} tokens, a pass takes batch_tokens = {batch_tokens}: raise "
+            "it, or lower prompt.history"
+        )
+    while rows:
+        taken = 1
+        while taken < len(rows) and (taken + 1) * max(more, len(prompts[rows[taken]])) <= batch_tokens:
+            taken += 1
+        yield rows[:taken]
+        rows = rows[taken:]
+
+
+def check_prompts(model: LanguageModel, prompts: Sequence[IntArray], more: int) -> None:
+    """Refuses, before any work, prompts after which ``more`` tokens do not fit into the model's context, and ids that
+    the model does not know."""
+    known = model.network.get_input_embeddings().weight.shape[0]
+    for number, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise UserError(f"prompt {number} is empty; a prompt needs at least one token")
+        if len(prompt) + more > model.context:
+            raise UserError(
+                f"prompt {number} has {len(prompt)} tokens; with up to {more} after it that is longer than the "
+                f"model's context of {model.context}: lower prompt.history or raise model.context"
+            )
+        if prompt.min() < 0 or prompt.max() >= known:
+            raise UserError(f"prompt {number} has ids outside [0, {known}), the model's vocabulary; encode it with the "
+                            "model's own tokenizer")  # fmt: skip

@@ -1,0 +1,70 @@
+"""Log-probs of given titles: candidate lists, pairs, references. One path for all, through the forest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rosepo_bench.base import progress
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.prompts.examples import grouped
+from rosepo_bench.engine.prompts.prompter import Prompter
+
+
+def title_logps(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    responses: IntArray,
+    *,
+    batch_tokens: int,
+    label: str,
+) -> FloatArray:
+    """Summed log-probs of the titles ``responses`` ``[n, R]`` under the examples' prompts, float64 ``[n, R]``.
+
+    Without gradient. UserError where a log-prob is not finite.
+    """
+    made = grouped(prompter, sequences, examples, responses, limits=limits_of(model, batch_tokens))
+    groups = [group for user in made for group in user]
+    result = np.full(responses.shape, np.nan)
+    done = 0
+    with torch.no_grad():
+        for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
+            places = np.concatenate([groups[g].places for g in chosen])
+            result.reshape(-1)[places] = model.logps(batch).double().cpu().numpy()
+            done += len(chosen)
+            progress.advance(label, done, len(groups))
+    if not np.isfinite(result).all():
+        bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
+        raise UserError(
+            f"{label}: the log-probs of example {bad} (user {examples.user[bad]}) are not finite; "
+            "the model has diverged"
+        )
+    return result
+
+
+def candidate_scores(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    *,
+    score: str,
+    batch_tokens: int,
+    label: str,
+) -> FloatArray:
+    """Scores of each example's candidates ``[n, size]``: the sum of the response's token log-probs, or their mean."""
+    logps = title_logps(
+        model, prompter, sequences, examples, examples.candidates, batch_tokens=batch_tokens, label=label
+    )
+    if score == "mean":
+        lengths = np.array([len(title) for title in prompter.titles])
+        return logps / lengths[examples.candidates]
+    assert score == "sum", score
+    return logps

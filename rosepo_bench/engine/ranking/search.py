@@ -1,0 +1,191 @@
+"""The exact best K of the catalogue without reading most of it: best-first search of the title trie.
+
+A prefix's summed log-prob bounds the sums of all titles below it from above; divided by the tokens of the longest of
+them, it bounds their means (log-probs are never positive). Nodes are read in the order of that bound until K titles
+beat all that is left.
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.base import progress
+from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
+from rosepo_bench.engine.ranking.result import Ranking, TrieReader, check, is_mean, left_out
+from rosepo_bench.engine.ranking.trie import Trie
+
+# Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds. A search that goes on
+# for long reads a fixed share of what it has read before, up to the second number.
+STEP, MOST = 24, 128
+# Chains of only children are read with their first node, whose log-prob alone was looked at: most titles soon share
+# their prefix with no other, and a model that knows them gives their rest nearly 1. A search that has read more nodes
+# than the first number, and the second for each title to find, has met no such model: it reads chains by PIECE.
+PATIENCE, PIECE = (64, 24), 2
+
+
+class TitleSearch(ABC):
+    """One prompt's search: what is known of the nodes met so far, and the best ``k`` titles among them."""
+
+    def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int]) -> None:
+        self.trie, self.k, self.mean, self.excluded = trie, k, is_mean(score), excluded
+        self.sums = {0: 0.0}
+        self.best: list[tuple[float, int]] = []  # a heap of scores and negated items: the worst is on top
+        self.visited = 0
+
+    @property
+    def threshold(self) -> float:
+        """What a title must reach to be among the best ``k``."""
+        return self.best[0][0] if len(self.best) == self.k else -np.inf
+
+    def expand(self, nodes: IntArray, children: IntArray, logps: FloatArray) -> None:
+        """Takes the log-probs of the ``children`` of ``nodes``, whose parents come before them."""
+        trie, inside = self.trie, set(nodes.tolist())
+        self.visited += len(nodes) - (0 in inside)  # the root is the prompt's own last token
+        longest = trie.longest[children] if self.mean else np.ones_like(children)
+        facts = (children, trie.parent[children], longest, trie.has_children[children], trie.has_items[children], logps)
+        for child, parent, tokens, inner, ends, logp in zip(*(fact.tolist() for fact in facts), strict=True):
+            total = self.sums[parent] + logp
+            if ends:
+                self._offer(child, total)
+            if inner:
+                self.sums[child] = total
+                if child not in inside:
+                    self.open(total / tokens, child)
+
+    @abstractmethod
+    def open(self, bound: float, node: int) -> None:
+        """Takes a node that could be read next; no title below it scores more than ``bound``."""
+
+    @abstractmethod
+    def next(self) -> tuple[IntArray, IntArray]:
+        """The nodes to read now, none when the search is over, and which of them (bool) may get descendants later."""
+
+    def _offer(self, node: int, total: float) -> None:
+        for item in self.trie.ended(node).tolist():
+            if item not in self.excluded:
+                entry = (total / int(self.trie.lengths[item]) if self.mean else total, -item)
+                push = heapq.heappush if len(self.best) < self.k else heapq.heappushpop
+                push(self.best, entry)
+
+
+class BestFirst(TitleSearch):
+    """Reads the node of the highest bound first, and ends when no bound reaches the ``k``-th best title."""
+
+    def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int]) -> None:
+        super().__init__(trie, k, score, excluded)
+        self.frontier: list[tuple[float, int]] = []
+
+    def open(self, bound: float, node: int) -> None:
+        heapq.heappush(self.frontier, (-bound, node))
+
+    def next(self) -> tuple[IntArray, IntArray]:
+        nodes: list[int] = []
+        stays: list[bool] = []
+        step, patience = min(max(STEP, self.visited // 4), MOST), PATIENCE[0] + PATIENCE[1] * self.k
+        while self.frontier and len(nodes) < step and -self.frontier[0][0] >= self.threshold:
+            _, node = heapq.heappop(self.frontier)
+            stop = int(self.trie.run[node])
+            if self.visited > patience:
+                stop = min(stop, node + PIECE)
+            nodes.extend(range(node, stop))
+            # All that comes below a chain comes below its last node.
+            stays.extend([bool(self.trie.goes_on[stop - 1])] * (stop - node))
+        return np.array(nodes, dtype=np.int64), np.array(stays, dtype=bool)
+
+
+def rank_best_first(
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[IntArray],
+    *,
+    k: int,
+    score: str,
+    batch_tokens: int,
+    label: str,
+    exclude: Sequence[IntArray] | None = None,
+) -> Ranking:
+    """What ``catalogue.rank_all`` returns, titles apart whose scores are equal within rounding. Arguments and errors
+    as there."""
+
+    def begin(excluded: frozenset[int]) -> TitleSearch:
+        return BestFirst(trie, k, score, excluded)
+
+    return ranked(model, trie, prompts, begin, k=k, room=MOST, batch_tokens=batch_tokens, label=label,
+                  exclude=exclude)  # fmt: skip
+
+
+def ranked(
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[IntArray],
+    begin: Callable[[frozenset[int]], TitleSearch],
+    *,
+    k: int,
+    room: int,
+    batch_tokens: int,
+    label: str,
+    exclude: Sequence[IntArray] | None,
+) -> Ranking:
+    """The result of the search that ``begin`` makes for each prompt, given the items that the prompt leaves out;
+    ``room``: about how many nodes a round reads for it at most."""
+    excluded = left_out(trie, prompts, k, exclude)
+    check(model, trie, prompts)
+    items, scores = np.full((len(prompts), k), -1), np.full((len(prompts), k), -np.inf)
+    visited, done = np.zeros(len(prompts), dtype=np.int64), 0
+    for rows in prompt_batches(prompts, room, batch_tokens):
+        searches = [begin(excluded[row]) for row in rows]
+        _run(model, trie, [prompts[row] for row in rows], searches)
+        for row, search in zip(rows, searches, strict=True):
+            for place, (value, item) in enumerate(sorted(search.best, reverse=True)):
+                items[row, place], scores[row, place] = -item, value
+            visited[row] = search.visited
+        done += len(rows)
+        progress.advance(label, done, len(prompts))
+    return Ranking(items, scores, visited, len(trie.inner))
+
+
+@torch.no_grad()
+def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches: list[TitleSearch]) -> None:
+    """Runs the searches of a batch to their end, a model call a round for all that are still open."""
+    reader = TrieReader(model, trie, prompts)
+    states, wanted = reader.prompts.hidden[:, None], [np.zeros(1, dtype=np.int64)] * len(searches)
+    while searches:
+        _expand(model, trie, searches, wanted, states)
+        coming = [search.next() for search in searches]
+        still = np.flatnonzero([len(nodes) for nodes, _ in coming])
+        if len(still) < len(searches):
+            searches, coming = [searches[row] for row in still], [coming[row] for row in still]
+            reader.select(still)
+        if searches:
+            wanted, stays = [nodes for nodes, _ in coming], [stay for _, stay in coming]
+            states = reader.extend(_padded(wanted, len(trie)), _padded(stays, False))
+
+
+def _expand(
+    model: LanguageModel, trie: Trie, searches: list[TitleSearch], wanted: list[IntArray], states: Tensor
+) -> None:
+    """Gives each search the log-probs below the nodes that it ``wanted``, whose states ``[B, F, d]`` are in order."""
+    rows = np.repeat(np.arange(len(wanted)), [len(nodes) for nodes in wanted])
+    place = np.concatenate([np.arange(len(nodes)) for nodes in wanted])
+    hidden = states[torch.from_numpy(rows).to(states.device), torch.from_numpy(place).to(states.device)]
+    children, parent = trie.children(np.concatenate(wanted))
+    logps = token_logps(model, hidden, parent, trie.token[children])
+    cuts = np.searchsorted(rows[parent], np.arange(1, len(wanted)))
+    parts = zip(searches, wanted, np.split(children, cuts), np.split(logps, cuts), strict=True)
+    for search, nodes, found, values in parts:
+        search.expand(nodes, found, values)
+
+
+def _padded(parts: Sequence[IntArray], fill: int) -> IntArray:
+    padded = np.full((len(parts), max(map(len, parts))), fill)
+    for row, part in enumerate(parts):
+        padded[row, : len(part)] = part
+    return padded

@@ -1,0 +1,140 @@
+"""The catalogue's titles as one trie of tokens: what ranks the whole catalogue walks it.
+
+Nodes are numbered in depth-first order, so that, as in the forest, two integers say who is below whom: ``k`` is ``q``
+or above it where ``k <= q < end[k]``. Node 0 is the root: the prompt's last token, which predicts first tokens.
+
+Shape legend: N nodes, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import IntArray
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Arrays ``[N]``: ``token`` (the root's is -1), ``depth`` (tokens of the title so far), ``end`` (the node after the
+    subtree), ``parent`` (the root's is -1), ``longest`` (tokens of the longest title in the subtree) and ``run`` (the
+    node after the chain of only children from here that have children themselves).
+
+    The children of a node are ``child[child_start[n] : child_start[n + 1]]``; the items whose titles end at it
+    ``item[item_start[n] : item_start[n + 1]]``, by number. ``leaf[i]`` is the node where item i's title ends and
+    ``lengths[i]`` its tokens, end token included.
+    """
+
+    token: IntArray
+    depth: IntArray
+    end: IntArray
+    parent: IntArray
+    longest: IntArray
+    run: IntArray
+    child: IntArray
+    child_start: IntArray
+    item: IntArray
+    item_start: IntArray
+    leaf: IntArray
+    lengths: IntArray
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    @property
+    def items(self) -> int:
+        return len(self.leaf)
+
+    @cached_property
+    def has_children(self) -> IntArray:
+        """bool ``[N]``"""
+        return np.diff(self.child_start) > 0
+
+    @cached_property
+    def has_items(self) -> IntArray:
+        """bool ``[N]``: whether a title ends here."""
+        return np.diff(self.item_start) > 0
+
+    @cached_property
+    def goes_on(self) -> IntArray:
+        """bool ``[N]``: whether a child has children itself, and will see this node when it is read."""
+        found = np.zeros(len(self), dtype=bool)
+        found[self.parent[self.inner]] = True
+        return found
+
+    @property
+    def inner(self) -> IntArray:
+        """The nodes that a model has to read: all that have children, but the root, which is the prompt's token."""
+        return 1 + np.flatnonzero(self.has_children[1:])
+
+    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
+        """The children of ``nodes``, one node after the other, and for each the place of its parent in ``nodes``."""
+        counts = self.child_start[nodes + 1] - self.child_start[nodes]
+        place = np.repeat(np.arange(len(nodes)), counts)
+        first = np.cumsum(counts) - counts
+        return self.child[np.arange(len(place)) + (self.child_start[nodes] - first)[place]], place
+
+    def ended(self, node: int) -> IntArray:
+        """The items whose titles end at ``node``."""
+        return self.item[self.item_start[node] : self.item_start[node + 1]]
+
+
+def build(titles: Sequence[IntArray]) -> Trie:
+    """The trie of titles, each its token ids with the end token; items with equal titles share a node.
+
+    UserError: no title, an empty one, a negative id.
+    """
+    lengths = np.array([len(title) for title in titles], dtype=np.int64)
+    if not len(titles) or not lengths.all() or min(int(title.min()) for title in titles) < 0:
+        raise UserError("a catalogue needs titles of at least one token each, with ids of 0 or more")
+    # Big-endian bytes sort as the ids do.
+    order = np.array(sorted(range(len(titles)), key=lambda i: titles[i].astype(">u4").tobytes()))
+    padded = np.full((len(titles), int(lengths.max())), -1, dtype=np.int64)
+    for place, i in enumerate(order):
+        padded[place, : lengths[i]] = titles[i]
+    same = (padded[1:] == padded[:-1]) & (padded[1:] >= 0)
+    shared = np.concatenate([[0], same.cumprod(axis=1).sum(axis=1)])
+    # In sorted order a title adds the nodes beyond what it shares with the one before: the order of creation is the
+    # depth-first order, and the last node so far is where the title ends.
+    fresh = lengths[order] - shared
+    stops = 1 + np.cumsum(fresh)
+    owner = np.repeat(np.arange(len(titles)), fresh)
+    depth = np.concatenate([[0], np.arange(1, len(owner) + 1) - (stops - fresh)[owner] + shared[owner] + 1])
+    token = np.concatenate([[-1], padded[owner, depth[1:] - 1]])
+    leaf = np.empty(len(titles), dtype=np.int64)
+    leaf[order] = stops - 1
+    return _linked(token, depth, leaf, lengths)
+
+
+def _linked(token: IntArray, depth: IntArray, leaf: IntArray, lengths: IntArray) -> Trie:
+    """The trie of nodes given in depth-first order."""
+    nodes = len(token)
+    end, parent, longest = np.full(nodes, nodes), np.full(nodes, -1), depth.copy()
+    for d in range(int(depth.max()), 0, -1):
+        level, above = np.flatnonzero(depth == d), np.flatnonzero(depth == d - 1)
+        bounds = np.append(np.flatnonzero(depth <= d), nodes)
+        end[level] = bounds[np.searchsorted(bounds, level, side="right")]
+        parent[level] = above[np.searchsorted(above, level) - 1]
+        np.maximum.at(longest, parent[level], longest[level])
+    children = np.bincount(parent[1:], minlength=nodes)
+    ending = np.bincount(leaf, minlength=nodes)
+    # An only child comes right after its parent, so that chains are slices: these are their last nodes.
+    last = np.flatnonzero((children != 1) | (np.append(children[1:], 0) == 0))
+    return Trie(
+        token=token,
+        depth=depth,
+        end=end,
+        parent=parent,
+        longest=longest,
+        run=1 + last[np.searchsorted(last, np.arange(nodes))],
+        child=1 + np.argsort(parent[1:], kind="stable"),
+        child_start=np.concatenate([[0], np.cumsum(children)]),
+        item=np.argsort(leaf, kind="stable"),
+        item_start=np.concatenate([[0], np.cumsum(ending)]),
+        leaf=leaf,
+        lengths=lengths,
+    )

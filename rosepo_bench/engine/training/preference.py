@@ -1,0 +1,144 @@
+"""Preference training over the forest: the loss sees sequence log-probs only, whatever the packing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.seeds import generator
+from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.engine.forest import Batch
+from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ops import preference_loss, raise_errors
+from rosepo_bench.engine.prompts.examples import Group, grouped
+from rosepo_bench.engine.prompts.prompter import Prompter
+from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.meter import Meter
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """Pairs ready for training: ``examples`` are the prompts, ``titles`` int ``[n, 2]`` their chosen and rejected
+    items, ``reference`` float64 ``[n, 2]`` the log-probs of both under the reference model, ``epsilon`` float64
+    ``[n]``."""
+
+    examples: Examples
+    titles: IntArray
+    reference: FloatArray
+    epsilon: FloatArray
+
+
+def train_preference(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    pairs: TrainingPairs,
+    config: PreferenceConfig,
+    *,
+    seed: int,
+    meter: Meter,
+    batch_tokens: int,
+    checkpoint: Path,
+    checkpoint_seconds: float,
+    label: str,
+) -> FitReport:
+    """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
+    many users; how they are packed into forward passes changes no number beyond rounding."""
+    began = time.monotonic()
+    limits = limits_of(model, batch_tokens)
+    alone = config.trees == "prompt"
+    users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
+    meter.preparation = time.monotonic() - began
+    # By user (or pair), however many trees he has: what one optimizer step is does not depend on the packing.
+    plan = plan_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=seed)
+
+    def backward(step: int) -> float:
+        groups = [group for user in plan[step] for group in users[user]]
+        loss = backward_step(model, pairs, groups, config, batch_tokens=batch_tokens, meter=meter)
+        raise_errors(model.device)
+        return loss
+
+    schedule = Schedule(len(plan), config.lr, config.warmup, config.weight_decay)
+    return fit(
+        model.network,
+        backward,
+        schedule,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        label=label,
+    )
+
+
+def backward_step(
+    model: LanguageModel,
+    pairs: TrainingPairs,
+    groups: list[Group],
+    config: PreferenceConfig,
+    *,
+    batch_tokens: int,
+    meter: Meter,
+) -> float:
+    """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
+    as the budget asks for."""
+    total, loss = sum(len(group.places) for group in groups) // 2, 0.0
+    for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
+        rows = np.concatenate([groups[g].places for g in chosen])[::2] // 2
+        loss += _backward(model, pairs, batch, rows, config, total, meter)
+    meter.count(pairs=total)
+    return loss
+
+
+def _backward(
+    model: LanguageModel,
+    pairs: TrainingPairs,
+    batch: Batch,
+    rows: IntArray,
+    config: PreferenceConfig,
+    total: int,
+    meter: Meter,
+) -> float:
+    logps = model.logps(batch).view(-1, 2)
+    reference = _tensor(pairs.reference[rows], logps)
+    losses = preference_loss(
+        logps[:, 0],
+        logps[:, 1],
+        reference[:, 0],
+        reference[:, 1],
+        epsilon=_tensor(pairs.epsilon[rows], logps),
+        beta=config.beta,
+        loss=config.form,
+        impl=model.impl,
+    )
+    loss = losses.sum() / total
+    loss.backward()
+    meter.count(tokens=len(batch))
+    return float(loss.detach())
+
+
+def _tensor(values: FloatArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
+
+
+def plan_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
+    """The groups of each optimizer step: users shuffled an epoch, at least ``config.batch`` pairs a step (the last of
+    an epoch may have fewer)."""
+    planned = []
+    for epoch in range(config.epochs):
+        current: list[int] = []
+        for group in generator(seed, "pairs", "epoch", epoch).permutation(len(sizes)):
+            current.append(int(group))
+            if sum(sizes[g] for g in current) >= config.batch:
+                planned.append(current)
+                current = []
+        if current:
+            planned.append(current)
+    return planned

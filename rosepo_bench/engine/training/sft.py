@@ -1,0 +1,86 @@
+"""SFT: every step of a training window is a response, all of them computed in one pass over the window's tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rosepo_bench.base.config import SFTConfig
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.data.types import IntArray
+from rosepo_bench.engine.forest import Tree
+from rosepo_bench.engine.forest.packing import batches
+from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.ops import raise_errors
+from rosepo_bench.engine.prompts.examples import Window, sft_windows
+from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.meter import Meter
+
+
+def train_sft(
+    model: LanguageModel,
+    train_end: IntArray,
+    trees_of: Callable[[list[Window]], list[Tree]],
+    config: SFTConfig,
+    *,
+    window: int,
+    first: int,
+    seed: int,
+    meter: Meter,
+    batch_tokens: int,
+    checkpoint: Path,
+    checkpoint_seconds: float,
+    label: str,
+) -> FitReport:
+    """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
+    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of a step's responses."""
+    schedule_of_batches = plan_batches(train_end, config, window=window, first=first, seed=seed)
+
+    def backward(step: int) -> float:
+        trees = trees_of(schedule_of_batches[step])
+        tokens = sum(len(tree.target) for tree in trees)
+        loss = 0.0
+        for _, batch in batches(trees, batch_tokens, model.device):
+            nll = -model.logps(batch).sum() / tokens
+            nll.backward()
+            loss += float(nll.detach())
+            meter.count(tokens=len(batch))
+        raise_errors(model.device)
+        return loss
+
+    schedule = Schedule(len(schedule_of_batches), config.lr, config.warmup, config.weight_decay)
+    return fit(
+        model.network,
+        backward,
+        schedule,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        label=label,
+    )
+
+
+def plan_batches(
+    train_end: IntArray, config: SFTConfig, *, window: int, first: int = 0, seed: int
+) -> list[list[Window]]:
+    """Windows of each optimizer step: at least ``config.batch`` responses a step, ``config.epochs`` times all steps."""
+    steps = int(np.maximum(train_end - first, 0).sum())
+    wanted = round(config.epochs * steps)
+    if not wanted:
+        raise UserError(f"sft.epochs = {config.epochs} of {steps} training steps is less than one; raise it")
+    planned: list[list[Window]] = []
+    current: list[Window] = []
+    seen, epoch = 0, 0
+    while seen < wanted:
+        for candidate in sft_windows(train_end, window, first=first, seed=seed, epoch=epoch):
+            current.append(candidate)
+            seen += len(candidate)
+            if sum(map(len, current)) >= config.batch:
+                planned.append(current)
+                current = []
+            if seen >= wanted:
+                break
+        epoch += 1
+    return [*planned, current] if current else planned

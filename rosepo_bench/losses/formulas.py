@@ -1,0 +1,228 @@
+"""The losses, each one readable function over rewards. This is the reference: the compiled operator
+(csrc/preference_loss.h, called through rosepo_bench/engine/ops) mirrors it, and tests compare the two.
+
+In the equations w is the chosen response, l the rejected one, k = 1..K the rejected ones; l_w is a summed log-prob, |w|
+a length in tokens, r_w = l_w minus the reference's, Δ = r_w - r_l, σ the logistic function.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, logsigmoid
+
+from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.losses.arguments import (
+    Loss,
+    LossArguments,
+    Pairs,
+    as_tensors,
+    bad_pairs,
+    check_arguments,
+    check_values,
+    refuse_value,
+)
+
+
+def smoothed(pairs: Pairs) -> Tensor:
+    """-Σ_j q_j log softmax_j(βr) over {w, 1..K}, q_w = 1 - mean ε_k, q_k = ε_k/K.
+
+    K = 1 is cDPO (Mitchell's note), ε = 0 S-DPO (arXiv 2406.09215), both DPO (arXiv 2305.18290, eq. 7). An ε for each
+    pair is our reading of RosePO (arXiv 2410.12519); several, one for each rejected response, are ours."""
+    scaled = pairs.beta * torch.cat([pairs.chosen, pairs.rejected], dim=1)
+    share = pairs.epsilon / pairs.epsilon.shape[1]
+    q = torch.cat([1 - share.sum(dim=1, keepdim=True), share], dim=1)
+    return -(q * log_softmax(scaled, dim=1)).sum(dim=1, keepdim=True)
+
+
+def robust(pairs: Pairs) -> Tensor:
+    """[-(1-ε) log σ(βΔ) + ε log σ(-βΔ)] / (1-2ε), rDPO (arXiv 2403.00409): unbounded below, and its weights reach 10 at
+    ε = .45, hence the limit."""
+    z, epsilon = pairs.beta * (pairs.chosen - pairs.rejected), pairs.epsilon
+    return (-(1 - epsilon) * logsigmoid(z) + epsilon * logsigmoid(-z)) / (1 - 2 * epsilon)
+
+
+def ipo(pairs: Pairs) -> Tensor:
+    """(Δ - 1/(2β))², arXiv 2310.12036: there with sums (`ipo_sum`), in libraries with rewards by token (`ipo`)."""
+    return (pairs.chosen - pairs.rejected - 1 / (2 * pairs.beta)) ** 2
+
+
+def simpo(pairs: Pairs) -> Tensor:
+    """-log σ(βΔ - γ), rewards by token, arXiv 2405.14734; smoothed as cDPO."""
+    return _logistic(pairs.beta * (pairs.chosen - pairs.rejected) - pairs.gamma, pairs.epsilon)
+
+
+def cpo(pairs: Pairs) -> Tensor:
+    """-log σ(βΔ) - sft_weight l_w/|w|, arXiv 2401.08417; its first term smoothed as cDPO."""
+    preference = _logistic(pairs.beta * (pairs.chosen - pairs.rejected), pairs.epsilon)
+    return preference - pairs.sft_weight * pairs.chosen / pairs.chosen_tokens
+
+
+def orpo(pairs: Pairs) -> Tensor:
+    """-r_w - β log σ(log odds_w - log odds_l), rewards by token, p = exp(r), arXiv 2403.07691, whose λ is β here; the
+    second term smoothed as cDPO."""
+    odds = _log_odds(pairs.chosen) - _log_odds(pairs.rejected)
+    return -pairs.chosen + pairs.beta * _logistic(odds, pairs.epsilon)
+
+
+def kto(pairs: Pairs) -> Tensor:
+    """desirable (1 - σ(β(r_w - z))) + undesirable (1 - σ(β(z - r_l))), z = kl, arXiv 2402.01306: the sum over the two
+    examples that a pair is."""
+    chosen = torch.sigmoid(-pairs.beta * (pairs.chosen - pairs.kl))
+    rejected = torch.sigmoid(-pairs.beta * (pairs.kl - pairs.rejected))
+    return pairs.desirable * chosen + pairs.undesirable * rejected
+
+
+def dmpo(pairs: Pairs) -> Tensor:
+    """-log σ(β r_w - β/K Σ_k r_k), arXiv 2405.16127; smoothed as cDPO."""
+    return _logistic(pairs.beta * (pairs.chosen - pairs.rejected.mean(dim=1, keepdim=True)), pairs.epsilon)
+
+
+def _logistic(z: Tensor, epsilon: Tensor) -> Tensor:
+    """-(1-ε) log σ(z) - ε log σ(-z), of several ε a pair their mean."""
+    smooth = epsilon.mean(dim=1, keepdim=True)
+    return -(1 - smooth) * logsigmoid(z) - smooth * logsigmoid(-z)
+
+
+def _log_odds(logp: Tensor) -> Tensor:
+    """log p/(1-p) of log p < 0. One form of log(1-p) is exact near p = 1, the other near p = 0; the one not taken gets
+    an argument at which its gradient is finite."""
+    near = logp > -0.7
+    close = torch.log(-torch.expm1(torch.where(near, logp, -0.7)))
+    far = torch.log1p(-torch.exp(torch.where(near, -0.7, logp)))
+    return logp - torch.where(near, close, far)
+
+
+_REFERENCE: Final = frozenset({"reference_chosen", "reference_rejected"})
+_LENGTHS: Final = frozenset({"chosen_tokens", "rejected_tokens"})
+_EPSILON: Final = frozenset({"epsilon"})
+
+LOSSES: Final[dict[str, Loss]] = {
+    "dpo": Loss(smoothed, "-log σ(βΔ)", _REFERENCE),
+    "cdpo": Loss(
+        smoothed,
+        "-(1-ε) log σ(βΔ) - ε log σ(-βΔ), an ε for each pair or one for all; K > 1 as rosepo",
+        _REFERENCE,
+        _EPSILON,
+        many=True,
+    ),
+    "rosepo": Loss(
+        smoothed,
+        "-Σ_j q_j log softmax_j(βr) over {w, 1..K}, q_w = 1 - mean ε_k, q_k = ε_k/K: our reading of RosePO",
+        _REFERENCE,
+        _EPSILON,
+        many=True,
+    ),
+    "sdpo": Loss(smoothed, "-log σ(-log Σ_k exp(β(r_k - r_w))): rosepo with ε = 0", _REFERENCE, many=True),
+    "robust": Loss(
+        robust,
+        "[-(1-ε) log σ(βΔ) + ε log σ(-βΔ)] / (1-2ε): rDPO, unbiased if labels flip with probability ε",
+        _REFERENCE,
+        _EPSILON,
+        max_epsilon=0.45,
+    ),
+    "ipo": Loss(ipo, "(r_w/|w| - r_l/|l| - 1/(2β))²", _REFERENCE | _LENGTHS),
+    "ipo_sum": Loss(ipo, "(Δ - 1/(2β))²", _REFERENCE),
+    "simpo": Loss(
+        simpo, "-log σ(β(l_w/|w| - l_l/|l|) - γ), no reference, smoothed as cdpo", _LENGTHS | {"gamma"}, _EPSILON
+    ),
+    "cpo": Loss(
+        cpo,
+        "-log σ(β(l_w - l_l)) - sft_weight l_w/|w|, no reference, smoothed as cdpo",
+        frozenset({"chosen_tokens"}),
+        _EPSILON | {"sft_weight"},
+    ),
+    "orpo": Loss(
+        orpo,
+        "-l_w/|w| - β log σ(log odds_w - log odds_l), p = exp(l_y/|y|), no reference, smoothed as cdpo",
+        _LENGTHS,
+        _EPSILON,
+        odds=True,
+    ),
+    "kto": Loss(
+        kto,
+        "desirable (1 - σ(β(r_w - z))) + undesirable (1 - σ(β(z - r_l))), z = kl",
+        _REFERENCE | {"kl"},
+        frozenset({"desirable", "undesirable"}),
+    ),
+    "dmpo": Loss(dmpo, "-log σ(β r_w - β/K Σ_k r_k), smoothed as cdpo", _REFERENCE, _EPSILON, many=True),
+}
+
+
+class Statistics(NamedTuple):
+    """Means over the pairs, float64 scalars without a gradient; 0 where there is no pair. Weights do not enter."""
+
+    margin: Tensor  # β (chosen reward - mean rejected reward)
+    accuracy: Tensor  # share of pairs whose chosen reward is above every rejected one
+    epsilon: Tensor
+
+
+def check(given: LossArguments) -> Loss:
+    """The loss that is asked for. Refuses what it does not take, without looking at tensors' values."""
+    if given.loss not in LOSSES:
+        raise UserError(f"loss is {given.loss!r}: {nearest(given.loss, LOSSES)}")
+    loss = LOSSES[given.loss]
+    check_arguments(given, loss)
+    return loss
+
+
+def preference_loss(given: LossArguments, loss: Loss, *, validate: bool) -> tuple[Tensor, Statistics]:
+    """Losses ``[pairs]`` and their statistics in plain torch operations; ``loss`` as :func:`check` returned it.
+
+    Bad values raise on the CPU and where ``validate`` is set; elsewhere, where looking would wait for the device, and
+    under torch.compile the losses of their pairs are NaN.
+    """
+    given = as_tensors(given)
+    looking = (validate or given.chosen.device.type == "cpu") and not torch.compiler.is_compiling()
+    if looking:
+        check_values(given, loss)
+    pairs = rewards(given)
+    losses = loss.formula(pairs).squeeze(1)
+    if given.weight is not None:
+        losses = given.weight * losses
+    if not looking:
+        losses = losses.masked_fill(bad_pairs(given, loss), torch.nan)
+    elif not (good := torch.isfinite(losses)).all():
+        refuse_value("the result", losses, ~good, "a finite loss: look at the log-probs, beta and weight")
+    return losses, statistics(pairs)
+
+
+def rewards(given: LossArguments) -> Pairs:
+    """The pairs as formulas see them; ``given`` as :func:`as_tensors` makes it."""
+    chosen, rejected = given.chosen.unsqueeze(1), given.rejected
+    if given.reference_chosen is not None and given.reference_rejected is not None:
+        chosen, rejected = chosen - given.reference_chosen.unsqueeze(1), rejected - given.reference_rejected
+    tokens = torch.ones_like(chosen) if given.chosen_tokens is None else given.chosen_tokens.unsqueeze(1)
+    if given.rejected_tokens is not None:
+        chosen, rejected = chosen / tokens, rejected / given.rejected_tokens
+    zero = chosen.new_zeros(())
+    return Pairs(
+        chosen=chosen,
+        rejected=rejected,
+        chosen_tokens=tokens,
+        epsilon=_column(zero if given.epsilon is None else given.epsilon).expand(rejected.shape),
+        beta=_column(given.beta),
+        kl=zero if given.kl is None else given.kl,
+        gamma=0.0 if given.gamma is None else given.gamma,
+        sft_weight=1.0 if given.sft_weight is None else given.sft_weight,
+        desirable=1.0 if given.desirable is None else given.desirable,
+        undesirable=1.0 if given.undesirable is None else given.undesirable,
+    )
+
+
+def _column(values: Tensor | float) -> Tensor:
+    assert isinstance(values, Tensor)
+    return values if values.dim() == 2 else values.reshape(-1, 1)
+
+
+def statistics(pairs: Pairs) -> Statistics:
+    """What a training log shows of the pairs."""
+    chosen, rejected = pairs.chosen.detach().double(), pairs.rejected.detach().double()
+    margin = pairs.beta.double() * (chosen - rejected.mean(dim=1, keepdim=True))
+    correct = (chosen > rejected).all(dim=1)
+    count = max(1, len(chosen))
+    return Statistics(
+        margin.sum() / count, correct.double().sum() / count, pairs.epsilon.double().mean(1).sum() / count
+    )

@@ -1,6 +1,6 @@
 """cDPO: DPO with one label-smoothing factor for all pairs."""
 
-from rosepo_bench.runs.methods import Preference
+from rosepo_bench.api import Preference
 
 METHOD = Preference(
     name="cdpo",

@@ -1,5 +1,5 @@
 """DPO (arXiv 2305.18290) with uniformly drawn rejected items."""
 
-from rosepo_bench.runs.methods import Preference
+from rosepo_bench.api import Preference
 
 METHOD = Preference(name="dpo", summary="DPO, rejected uniform (arXiv 2305.18290)", sampler="uniform", epsilon="zero")

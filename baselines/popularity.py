@@ -1,7 +1,7 @@
 """Popularity: the items most often taken in training, for everybody."""
 
+from rosepo_bench.api import Recommender
 from rosepo_bench.recommenders.popularity import counts
-from rosepo_bench.runs.methods import Recommender
 
 METHOD = Recommender(
     name="popularity",

@@ -1,6 +1,6 @@
 """RosePO (arXiv 2410.12519), our reading: hard rejected items and an ε for each pair from a preference oracle."""
 
-from rosepo_bench.runs.methods import Preference
+from rosepo_bench.api import Preference
 
 MIXED = Preference(
     name="rosepo",

@@ -1,6 +1,6 @@
 """SASRec: self-attentive sequential recommendation (arXiv 1808.09781)."""
 
-from rosepo_bench.runs.methods import Recommender
+from rosepo_bench.api import Recommender
 
 METHOD = Recommender(
     name="sasrec",

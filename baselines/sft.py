@@ -1,5 +1,5 @@
 """Supervised fine-tuning: the language model trained to continue histories."""
 
-from rosepo_bench.runs.methods import PlainLM
+from rosepo_bench.api import PlainLM
 
 METHOD = PlainLM(name="sft", summary="the language model after SFT on training histories", trained=True)

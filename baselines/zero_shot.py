@@ -1,5 +1,5 @@
 """The language model before SFT."""
 
-from rosepo_bench.runs.methods import PlainLM
+from rosepo_bench.api import PlainLM
 
 METHOD = PlainLM(name="zero_shot", summary="the language model before SFT", trained=False)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from rosepo_bench import cli
-from rosepo_bench.commands import verbs
 from rosepo_bench.engine import forest
 from rosepo_bench.engine.forest import trees
 from rosepo_bench.engine.ops import library
@@ -126,7 +125,8 @@ def test_only_a_run_goes_on_from_where_it_was_interrupted(
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "run_verb", interrupt)
+    for command in cli.COMMANDS:
+        monkeypatch.setattr(command, "run", interrupt)
     assert cli.main(line) == 130
     assert capsys.readouterr().err == said
 
@@ -138,5 +138,6 @@ def test_a_reader_that_leaves_ends_work_that_is_then_incomplete(
     def gone(_: object) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr(verbs, "run_verb", gone)
+    for command in cli.COMMANDS:
+        monkeypatch.setattr(command, "run", gone)
     assert cli.main(line) == status

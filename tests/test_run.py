@@ -16,7 +16,7 @@ import pytest
 from running import MICRO, assert_same, call, command, results
 
 from rosepo_bench import cli
-from rosepo_bench.base import store
+from rosepo_bench.base import records, store
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_records_hold_what_the_tables_need(finished: Path) -> None:
     found = results(finished)
     assert set(found) == {f"steam/{name}/0" for name in ("popularity", "sasrec", "sft", "dpo", "rosepo")}
     record, predictions = found["steam/rosepo/0"]
-    assert record["schema"] == store.SCHEMA
+    assert record["schema"] == records.SCHEMA
     assert record["data"]["kind"] == "synthetic"
     assert record["data"]["users"] == len(predictions["rank"]) == record["metrics"]["hr@1"]["n"]
     assert record["metrics"]["hr@1"]["value"] == np.mean(predictions["rank"] == 1)
@@ -195,11 +195,11 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pyte
 def test_a_record_of_a_newer_schema_is_refused(finished: Path, tmp_path: Path) -> None:
     source = next(finished.glob("records/steam/popularity/*/record.json"))
     target = tmp_path / source.relative_to(finished)
-    store.write_json(target, {**json.loads(source.read_text()), "schema": store.SCHEMA + 1})
+    store.write_json(target, {**json.loads(source.read_text()), "schema": records.SCHEMA + 1})
     store.write_json(tmp_path / "index.json", json.loads((finished / "index.json").read_text()))
     refused = call_report(tmp_path)
     assert refused.returncode == 2
-    assert f"schema {store.SCHEMA + 1}, but this program knows {store.SCHEMA}" in refused.stderr
+    assert f"schema {records.SCHEMA + 1}, but this program knows {records.SCHEMA}" in refused.stderr
 
 
 def test_a_full_disk_leaves_nothing_half_written(

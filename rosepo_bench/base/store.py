@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, locks, and the records that tables are computed from.
+"""Files that are complete or absent: atomic writes and locks.
 
 Every write goes to a temporary neighbour, is synced and then renamed, so that a kill or a full disk leaves
 the old content or none. A temporary is locked while its writer lives; what a killed writer left, the next
@@ -12,7 +12,6 @@ import errno
 import fcntl
 import glob
 import io
-import itertools
 import json
 import os
 import secrets
@@ -20,9 +19,7 @@ import shutil
 import socket
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -31,7 +28,6 @@ import numpy as np
 
 from rosepo_bench.base.errors import UserError
 
-SCHEMA = 1
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -98,10 +94,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     A folder that stands at ``path`` stays until then and is replaced. What killed runs left is removed first.
     """
-    with _explained(path):
+    with explained(path):
         workshop, lock = _temporary(path, folder=True)
     try:
-        with _explained(path), lock:
+        with explained(path), lock:
             new = workshop / "new"
             new.mkdir()
             yield new
@@ -122,7 +118,7 @@ class Lock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Lock:
-        with _explained(self.path):
+        with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.open("a+", encoding="utf-8")
             try:
@@ -153,92 +149,9 @@ class Lock:
         self._file = None
 
 
-@dataclass(frozen=True)
-class Record:
-    """One cell's record on disk: ``data`` is the JSON; the per-user arrays are read when asked for."""
-
-    data: dict[str, Any]
-    path: Path
-
-    def __getitem__(self, key: str) -> Any:
-        return self.data[key]
-
-    @property
-    def dataset(self) -> str:
-        return str(self.data["dataset"])
-
-    @property
-    def method(self) -> str:
-        return str(self.data["method"])
-
-    @property
-    def seed(self) -> int:
-        return int(self.data["seed"])
-
-    @property
-    def key(self) -> str:
-        return str(self.data["key"])
-
-    @cached_property
-    def predictions(self) -> dict[str, np.ndarray]:
-        """``users`` int64 [n], ``rank`` int32 [n], ``scores`` float32 [n, candidates], ``top`` int32 [n]."""
-        return read_npz(self.path.parent / "predictions.npz")
-
-
-def record_folder(out: Path, dataset: str, method: str, seed: int, key: str) -> Path:
-    """Where a cell's record lies; the key's first 12 letters keep configurations apart."""
-    for name in (dataset, method, key):
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise UserError(f"{name!r} cannot name a folder: it is empty, holds '/' or starts with '.'")
-    return out / "records" / dataset / method / f"seed{seed}-{key[:12]}"
-
-
-def write_record(out: Path, record: Mapping[str, Any], predictions: Mapping[str, np.ndarray]) -> Path:
-    """Writes ``predictions.npz``, then ``record.json`` (its existence says: done). Returns its path."""
-    assert record["schema"] == SCHEMA, f"this program writes schema {SCHEMA}"
-    assert len(predictions["users"]) == len(predictions["rank"]), "one rank a user"
-    folder = record_folder(out, record["dataset"], record["method"], record["seed"], record["key"])
-    path = folder / "record.json"
-    with _explained(path):
-        path.unlink(missing_ok=True)  # an old record must not stand beside new predictions
-    write_npz(folder / "predictions.npz", **predictions)
-    write_json(path, record)
-    return path
-
-
-def read_records(out: Path, keys: set[str] | None = None) -> list[Record]:
-    """All records below ``out``, in the order of (data set, method, seed, key); with ``keys`` only those.
-
-    UserError: a broken record, a newer schema, or several configurations of one cell and no ``keys``.
-    """
-    paths = sorted((out / "records").glob("*/*/seed*/record.json"))
-    records = [Record(_checked(path), path) for path in paths]
-    records = [record for record in records if keys is None or record.key in keys]
-    records.sort(key=lambda record: (record.dataset, record.method, record.seed, record.key))
-    for one, two in itertools.pairwise(records):
-        if (one.dataset, one.method, one.seed) == (two.dataset, two.method, two.seed):
-            raise UserError(
-                f"{one.path.parent} and {two.path.parent}: two configurations of one cell must not be mixed; "
-                "give the profile and settings that the report is for, or delete one of the two folders"
-            )
-    return records
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """A record's JSON, of a schema that this program knows and with the fields that name its cell."""
-    data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-        raise UserError(f"{path}: not a record (no schema number); delete it and run again")
-    if data["schema"] > SCHEMA:
-        raise UserError(f"{path}: schema {data['schema']}, but this program knows {SCHEMA}; use a newer rosepo_bench")
-    if missing := [name for name in ("key", "dataset", "method", "seed") if name not in data]:
-        raise UserError(f"{path}: the record lacks {', '.join(missing)}; delete it and run again")
-    return data
-
-
 def _read(path: Path) -> bytes:
     try:
-        with _explained(path):
+        with explained(path):
             return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run again to make it") from None
@@ -254,7 +167,7 @@ def _plain(value: Any) -> Any:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """An open temporary that takes ``path``'s place when the block ends well."""
-    with _explained(path):
+    with explained(path):
         temporary, file = _temporary(path, folder=False)
         try:
             with file:
@@ -269,7 +182,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turns the errors that a person can mend into a UserError that says how."""
     try:
         yield

@@ -186,7 +186,7 @@ def preference_loss(given: LossArguments, loss: Loss, *, validate: bool) -> tupl
         losses = losses.masked_fill(bad_pairs(given, loss), torch.nan)
     elif not (good := torch.isfinite(losses)).all():
         refuse_value("the result", losses, ~good, "a finite loss: look at the log-probs, beta and weight")
-    return losses, statistics(pairs)
+    return losses, pair_statistics(pairs)
 
 
 def rewards(given: LossArguments) -> Pairs:
@@ -217,7 +217,7 @@ def _column(values: Tensor | float) -> Tensor:
     return values if values.dim() == 2 else values.reshape(-1, 1)
 
 
-def statistics(pairs: Pairs) -> Statistics:
+def pair_statistics(pairs: Pairs) -> Statistics:
     """What a training log shows of the pairs."""
     chosen, rejected = pairs.chosen.detach().double(), pairs.rejected.detach().double()
     margin = pairs.beta.double() * (chosen - rejected.mean(dim=1, keepdim=True))

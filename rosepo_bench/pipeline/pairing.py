@@ -20,7 +20,8 @@ from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.pipeline.task import Trained
 from rosepo_bench.preference.pairs import choose_steps
 from rosepo_bench.preference.samplers import sampler as rejection
-from rosepo_bench.preference.samplers.sampler import Pool, SamplerName
+from rosepo_bench.preference.samplers.sampler import SamplerName
+from rosepo_bench.preference.samplers.self_hard import Pool
 
 PARTS = ("train", "validation")
 CATALOGUE_CHUNK = 256  # titles of one pass when self-hard looks at the whole catalogue

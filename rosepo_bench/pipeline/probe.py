@@ -14,7 +14,7 @@ from rosepo_bench.data.types import Examples, FloatArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference.oracles import cross_fit as oracle
+from rosepo_bench.preference.smoothing import epsilon, likeliest_tau
 from rosepo_bench.recommenders import sasrec
 
 
@@ -44,8 +44,8 @@ class Probe:
             found = {
                 "accuracy": accuracy(folded["validation"], seed=seed).as_dict(),
                 "tau": fitted_tau(folded["validation"]),
-                "epsilon_gap": gap(folded).as_dict(),
-                "epsilon_gap_without_folds": gap(unfolded).as_dict(),
+                "epsilon_gap": paired_epsilon_gap(folded).as_dict(),
+                "epsilon_gap_without_folds": paired_epsilon_gap(unfolded).as_dict(),
             }
             store.write_json(folder / "probe.json", found)
 
@@ -86,11 +86,11 @@ def accuracy(delta: FloatArray, *, seed: int) -> statistics.Interval:
 
 def fitted_tau(delta: FloatArray) -> float:
     """The temperature of uniform pairs, whose law is known to be 0."""
-    return oracle.likeliest_tau(delta.ravel(), np.zeros(delta.size))
+    return likeliest_tau(delta.ravel(), np.zeros(delta.size))
 
 
-def gap(delta: dict[str, FloatArray]) -> statistics.Interval:
+def paired_epsilon_gap(delta: dict[str, FloatArray]) -> statistics.Interval:
     """Mean ε of the validation steps minus that of the same users' last training steps, τ fitted on the former."""
     tau = fitted_tau(delta["validation"])
-    means = {part: oracle.epsilon(d, np.zeros_like(d), tau, 0.5).mean(axis=1) for part, d in delta.items()}
+    means = {part: epsilon(d, np.zeros_like(d), tau, 0.5).mean(axis=1) for part, d in delta.items()}
     return statistics.student(means["validation"] - means["train"])

@@ -15,8 +15,8 @@ from rosepo_bench.base.seeds import derive
 from rosepo_bench.data.types import FloatArray
 from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference.oracles import cross_fit as oracle
-from rosepo_bench.preference.oracles.cross_fit import Oracle, Temperature
+from rosepo_bench.preference.oracles.cross_fit import Oracle, cross_fit
+from rosepo_bench.preference.smoothing import Temperature, epsilon, fit_temperature
 from rosepo_bench.recommenders import popularity, sasrec
 
 
@@ -43,7 +43,7 @@ class Smoothing:
         pipeline, config = self.pipeline, self.pipeline.config
 
         def compute(folder: Path, work: Path) -> None:
-            fitted = oracle.cross_fit(
+            fitted = cross_fit(
                 pipeline.training,
                 pipeline.data.items,
                 config.sasrec,
@@ -97,7 +97,7 @@ class Smoothing:
         taken = np.log1p(popularity.counts(pipeline.training, pipeline.data.items))[self.pairing.titles("validation")]
         law, popular = self._law(drawn), taken[:, 1] - taken[:, 0]
         return {
-            str(kind): oracle.fit_temperature(
+            str(kind): fit_temperature(
                 delta[rows], law[rows], popular[rows], seed=derive(self.seed, "orientation", str(kind))
             )
             for kind in np.unique(drawn.kind)
@@ -113,7 +113,7 @@ class Smoothing:
         delta = (judged.unfolded if unfolded else judged.delta)[part]
         fits = judged.unfolded_temperatures if unfolded else judged.temperatures
         tau = np.array([fits[str(kind)].tau for kind in drawn.kind])
-        return oracle.epsilon(delta, self._law(drawn), tau, self.pairing.settings.epsilon_max)
+        return epsilon(delta, self._law(drawn), tau, self.pairing.settings.epsilon_max)
 
     def epsilon(self, part: str, kind: str) -> FloatArray:
         """ε of each pair of a part, float64 ``[n]``, for a method whose ε is ``zero``, ``constant`` or the

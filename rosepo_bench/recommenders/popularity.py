@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from rosepo_bench.data.types import FloatArray, IntArray
+from rosepo_bench.data.types import IntArray
 
 
 def counts(sequences: Iterable[IntArray], items: int) -> IntArray:
@@ -16,9 +16,3 @@ def counts(sequences: Iterable[IntArray], items: int) -> IntArray:
     for sequence in sequences:
         total += np.bincount(sequence, minlength=items)
     return total
-
-
-def scores(training_counts: IntArray, candidates: IntArray) -> FloatArray:
-    """``[n, m]`` float64 scores of the candidates: log(1 + count), so that unseen items rank last and no
-    score is infinite."""
-    return np.log1p(training_counts.astype(np.float64))[candidates]

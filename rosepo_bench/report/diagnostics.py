@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
+from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.markdown import (
     NONE,
     distinct,
@@ -20,7 +21,6 @@ from rosepo_bench.report.markdown import (
     quantity,
     table,
 )
-from rosepo_bench.report.sections import Section
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -39,10 +39,10 @@ def pooled(cells: Iterable[Mapping[str, float] | None]) -> statistics.Interval |
     return statistics.wilson(float(np.mean([cell["value"] for cell in known])) * n, n)
 
 
-def throughput(section: Section) -> str:
+def throughput(comparison: Comparison) -> str:
     """Rates and times as means over the seeds, memory as the highest."""
     rows = []
-    for name, records in section.methods.items():
+    for name, records in comparison.methods.items():
         speed = [record["throughput"] for record in records]
         rates = [
             mean(one[rate] for one in speed) for rate in ("training_tokens_per_s", "pairs_per_s", "scoring_users_per_s")
@@ -71,10 +71,10 @@ THROUGHPUT_CAPTION = paragraph(
 )
 
 
-def preference(section: Section) -> str:
+def preference(comparison: Comparison) -> str:
     """Pairs, ε and the margin's accuracy; empty where no method has any."""
     rows = []
-    for name, records in _having(section, "preference").items():
+    for name, records in _having(comparison, "preference").items():
         found = [record["preference"] for record in records]
         settings = [distinct(one[key] for one in found) for key in ("sampler", "loss", "beta")]
         accuracy = [interval(pooled(one["margin_accuracy"][when] for one in found)) for when in ("before", "after")]
@@ -104,10 +104,10 @@ PREFERENCE_CAPTION = paragraph(
 )
 
 
-def oracle(section: Section) -> str:
+def oracle(comparison: Comparison) -> str:
     """The oracle's accuracy and calibration; empty where no method has one."""
     rows: list[list[str]] = []
-    for name, records in _having(section, "oracle").items():
+    for name, records in _having(comparison, "oracle").items():
         found = [record["oracle"] for record in records]
         if not rows:  # the oracle itself, on pairs that no method chose
             tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
@@ -151,9 +151,9 @@ ORACLE_CAPTION = paragraph(
 )
 
 
-def _having(section: Section, part: str) -> dict[str, list[Record]]:
+def _having(comparison: Comparison, part: str) -> dict[str, list[Record]]:
     """The methods whose records have ``part``, with those records."""
-    found = ((name, [record for record in records if record[part]]) for name, records in section.methods.items())
+    found = ((name, [record for record in records if record[part]]) for name, records in comparison.methods.items())
     return {name: records for name, records in found if records}
 
 

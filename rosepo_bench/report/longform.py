@@ -7,35 +7,35 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.quality import BASELINES, difference, overall
-from rosepo_bench.report.sections import Section
 
 ENDS = ("value", "low", "high", "n")
 
 HEADER = ("dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n")
-Cell = tuple[str, dict[str, Any]]
+Value = tuple[str, dict[str, Any]]
 """A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` where it has them."""
 
 
-def long_form(sections: list[Section]) -> str:
+def long_form(comparisons: list[Comparison]) -> str:
     """CSV. Each record's values stand under its seed, what is computed over all seeds under ``all``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for section in sections:
-        for method, records in section.methods.items():
+    for comparison in comparisons:
+        for method, records in comparison.methods.items():
             kind = records[0]["data"]["kind"]
             for record in records:
-                for metric, cell in _cells(record):
-                    writer.writerow([section.title, kind, method, record.seed, metric, *_numbers(cell)])
-            for metric, cell in _overall(section, method):
-                writer.writerow([section.title, kind, method, "all", metric, *_numbers(cell)])
+                for metric, value in _values(record):
+                    writer.writerow([comparison.title, kind, method, record.seed, metric, *_numbers(value)])
+            for metric, value in _overall(comparison, method):
+                writer.writerow([comparison.title, kind, method, "all", metric, *_numbers(value)])
     return text.getvalue()
 
 
-def _cells(record: Record) -> Iterator[Cell]:
+def _values(record: Record) -> Iterator[Value]:
     yield from record["metrics"].items()
     for name, value in record["throughput"].items():
         if name == "seconds":
@@ -66,11 +66,11 @@ def _cells(record: Record) -> Iterator[Cell]:
             )
 
 
-def _overall(section: Section, method: str) -> Iterator[Cell]:
+def _overall(comparison: Comparison, method: str) -> Iterator[Value]:
     for metric in METRICS:
-        yield metric, overall(section, method, metric).as_dict()
+        yield metric, overall(comparison, method, metric).as_dict()
         for baseline in BASELINES:
-            if (found := difference(section, method, baseline, metric)) is not None:
+            if (found := difference(comparison, method, baseline, metric)) is not None:
                 yield f"{metric}_minus_{baseline}", found.as_dict()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from rosepo_bench.evaluation.statistics import Interval
+from rosepo_bench.base.intervals import Interval
 
 NONE = "–"
 

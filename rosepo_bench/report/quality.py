@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from rosepo_bench.base.intervals import Interval
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
-from rosepo_bench.evaluation.statistics import Interval
+from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.markdown import (
     NONE,
     bullets,
@@ -18,7 +19,6 @@ from rosepo_bench.report.markdown import (
     percent,
     table,
 )
-from rosepo_bench.report.sections import Section
 
 BASELINES = ("sft", "popularity")
 NO_EFFECT = 0.01
@@ -28,29 +28,29 @@ DRAWS = {"candidates": "the others drawn uniformly"}
 SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
 
-def heading(section: Section) -> str:
+def heading(comparison: Comparison) -> str:
     """``## movielens``; a replica is called one."""
-    return f"## {escape(section.title)}" + (": synthetic data" if section.synthetic else "")
+    return f"## {escape(comparison.title)}" + (": synthetic data" if comparison.synthetic else "")
 
 
-def caption(section: Section) -> str:
+def caption(comparison: Comparison) -> str:
     """Data, users, split, protocol, seeds and ties: what a number must not be quoted without."""
-    if not section.records:
+    if not comparison.records:
         return "No record."
-    first = section.records[0]
+    first = comparison.records[0]
     data, protocol = first["data"], first["protocol"]
     draw = DRAWS.get(protocol["name"], "see the protocol's description")
-    sources = distinct(record["data"]["source"] for record in section.records)
-    seeds = sorted({record.seed for record in section.records})
+    sources = distinct(record["data"]["source"] for record in comparison.records)
+    seeds = sorted({record.seed for record in comparison.records})
     return paragraph(
-        SYNTHETIC if section.synthetic else "",
-        f"Source {sources}, {len(section.users):,} test users, split `{data['split']}`,",
+        SYNTHETIC if comparison.synthetic else "",
+        f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
         f"profile `{first['profile']}`, seed{'s' * (len(seeds) > 1)} {distinct(seeds)}.",
         f"Protocol `{protocol['name']}`: the target among {protocol['size']} candidates, {draw}",
         f"(sha256 {data['candidates_sha256'][:12]}); language models rank by the {protocol['score']} of a",
         "title's token log-probs.",
         _ties(data["tied_share"]),
-        escape(section.note),
+        escape(comparison.note),
     )
 
 
@@ -60,69 +60,69 @@ def _ties(share: float | None) -> str:
     return f"For {percent(share)} of the users the last events tie in time: file order picks the target."
 
 
-def quality(section: Section) -> str:
+def quality(comparison: Comparison) -> str:
     """The table of metrics. Cells without a record are listed below; methods without any keep a row."""
     rows = []
-    for name in section.names:
-        if name in section.methods:
-            cells = [interval(overall(section, name, metric)) for metric in METRICS]
-            rows.append([escape(name), str(len(section.methods[name])), *cells])
+    for name in comparison.names:
+        if name in comparison.methods:
+            cells = [interval(overall(comparison, name, metric)) for metric in METRICS]
+            rows.append([escape(name), str(len(comparison.methods[name])), *cells])
         else:
-            failed = any(reason for _, method, _, reason in section.failures if method == name)
+            failed = any(reason for _, method, _, reason in comparison.failures if method == name)
             word = "failed" if failed else "missing"
             rows.append([escape(name), "0", word, *[NONE] * (len(METRICS) - 1)])
     parts = [table(["method", "seeds", *(metric.upper() for metric in METRICS)], rows, left=["method"])]
-    if section.failures:
+    if comparison.failures:
         parts.append(
             bullets(
                 f"{escape(method)}, seed {seed}: " + (f"failed: {escape(reason)}" if reason else "missing")
-                for _, method, seed, reason in section.failures
+                for _, method, seed, reason in comparison.failures
             )
         )
     return "\n\n".join(parts)
 
 
-def overall(section: Section, method: str, metric: str) -> Interval:
+def overall(comparison: Comparison, method: str, metric: str) -> Interval:
     """A metric with its interval over users, each user averaged over the seeds."""
-    return statistics.average(statistics.over_seeds(section.values(method, metric)))
+    return statistics.average(statistics.over_seeds(comparison.values(method, metric)))
 
 
-def difference(section: Section, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
+def difference(comparison: Comparison, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
     """Paired difference to a baseline; None to itself or where the baseline has no record."""
-    if method == baseline or baseline not in section.methods:
+    if method == baseline or baseline not in comparison.methods:
         return None
-    first, second = (statistics.over_seeds(section.values(name, metric)) for name in (method, baseline))
+    first, second = (statistics.over_seeds(comparison.values(name, metric)) for name in (method, baseline))
     return statistics.paired(first, second)
 
 
-def differences(section: Section) -> str:
+def differences(comparison: Comparison) -> str:
     """Paired differences in HR@1, its spread over seeds and, where known, HR@1 without tied users."""
-    untied = section.untied()
+    untied = comparison.untied()
     header = ["method", *(f"HR@1 minus {name}" for name in BASELINES), "sd over seeds"]
     header += [] if untied is None else ["HR@1, untied users"]
     rows = []
-    for name in section.methods:
-        values = section.values(name, "hr@1")
-        row = [escape(name), *(interval(difference(section, name, base), signed=True) for base in BASELINES)]
+    for name in comparison.methods:
+        values = comparison.values(name, "hr@1")
+        row = [escape(name), *(interval(difference(comparison, name, base), signed=True) for base in BASELINES)]
         row.append(number(statistics.seed_spread(values)))
         if untied is not None:
             rest = statistics.over_seeds(values)[untied]
             row.append(interval(statistics.average(rest) if len(rest) > 1 else None))
-        rows.append([*row, _effect(section, name)])
-    return table([*header, "note"], rows, left=["method", "note"]) + "\n\n" + _power(section)
+        rows.append([*row, _effect(comparison, name)])
+    return table([*header, "note"], rows, left=["method", "note"]) + "\n\n" + _power(comparison)
 
 
-def _effect(section: Section, method: str) -> str:
-    found = [record["preference"] for record in section.methods[method] if record["preference"]]
+def _effect(comparison: Comparison, method: str) -> str:
+    found = [record["preference"] for record in comparison.methods[method] if record["preference"]]
     share = float(np.mean([one["changed_top"]["share"] for one in found])) if found else 1.0
     return "" if share >= NO_EFFECT else f"no effect: first item changed for {percent(share)} of users"
 
 
-def _power(section: Section) -> str:
+def _power(comparison: Comparison) -> str:
     """How small a difference the users can show, from the comparisons that the benchmark is about."""
-    base = next((name for name in BASELINES if name in section.methods), None)
-    tuned = [name for name, records in section.methods.items() if records[0]["family"] == "preference"]
-    found = [difference(section, name, base) for name in tuned or section.methods] if base else []
+    base = next((name for name in BASELINES if name in comparison.methods), None)
+    tuned = [name for name, records in comparison.methods.items() if records[0]["family"] == "preference"]
+    found = [difference(comparison, name, base) for name in tuned or comparison.methods] if base else []
     smallest = max((statistics.detectable(one) for one in found if one), default=None)
     if smallest is None:
         return paragraph("No second method to compare with.")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Failure, Record
 from rosepo_bench.report import diagnostics, quality
+from rosepo_bench.report.comparison import Comparison, comparisons
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
-from rosepo_bench.report.sections import Failure, Section, sections
 
 LEGEND = paragraph(
     "Each number stands with its 95 % interval over users. HR of one seed: Wilson's; NDCG, and values",
@@ -27,35 +27,35 @@ def render(records: Sequence[Record], failures: Sequence[Failure] = ()) -> str:
     ``failures``: (data set, method, seed, reason) of cells without a record; an empty reason means never run.
     UserError: nothing to report, records that contradict their predictions, methods with different users.
     """
-    return _markdown(_sections(records, failures))
+    return _markdown(_comparisons(records, failures))
 
 
 def write_report(out: Path, records: Sequence[Record], failures: Sequence[Failure] = ()) -> list[Path]:
     """Writes ``report.md`` and ``results.csv`` below ``out``, atomically; returns their paths."""
-    parts = _sections(records, failures)
+    parts = _comparisons(records, failures)
     report, results = out / "report.md", out / "results.csv"
     store.write_text(report, _markdown(parts))
     store.write_text(results, long_form(parts))
     return [report, results]
 
 
-def _sections(records: Sequence[Record], failures: Sequence[Failure]) -> list[Section]:
+def _comparisons(records: Sequence[Record], failures: Sequence[Failure]) -> list[Comparison]:
     if not records and not failures:
         raise UserError("no records to report; run `python -m rosepo_bench run` first, or give its --out")
-    return sections(records, failures)
+    return comparisons(records, failures)
 
 
-def _markdown(parts: list[Section]) -> str:
-    return "\n\n".join(["# Results", LEGEND, *map(_section, parts)]) + "\n"
+def _markdown(parts: list[Comparison]) -> str:
+    return "\n\n".join(["# Results", LEGEND, *map(_one, parts)]) + "\n"
 
 
-def _section(section: Section) -> str:
-    blocks = [quality.heading(section), quality.caption(section), "### Quality", quality.quality(section)]
-    if section.records:
-        blocks += ["### Differences in HR@1", quality.differences(section)]
-        blocks += ["### Throughput", diagnostics.throughput(section), diagnostics.THROUGHPUT_CAPTION]
-    if found := diagnostics.preference(section):
+def _one(comparison: Comparison) -> str:
+    blocks = [quality.heading(comparison), quality.caption(comparison), "### Quality", quality.quality(comparison)]
+    if comparison.records:
+        blocks += ["### Differences in HR@1", quality.differences(comparison)]
+        blocks += ["### Throughput", diagnostics.throughput(comparison), diagnostics.THROUGHPUT_CAPTION]
+    if found := diagnostics.preference(comparison):
         blocks += ["### Preference training", found, diagnostics.PREFERENCE_CAPTION]
-    if found := diagnostics.oracle(section):
+    if found := diagnostics.oracle(comparison):
         blocks += ["### Preference oracle", found, diagnostics.ORACLE_CAPTION]
     return "\n\n".join(blocks)

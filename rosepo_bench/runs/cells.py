@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rosepo_bench.base import store
+from rosepo_bench.base import records
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.configure import validate
 from rosepo_bench.base.errors import UserError
@@ -125,7 +125,7 @@ class Cell:
         """Hash of all that can change the record."""
         named = [self.pipeline.name, self.method.name, origin(self.method.name), self.pipeline.seed]
         stages = [stage.key for stage in self.stages]
-        return digest(store.SCHEMA, self.pipeline.config.profile, self.protocol, named, stages)
+        return digest(records.SCHEMA, self.pipeline.config.profile, self.protocol, named, stages)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -141,4 +141,4 @@ class Cell:
     def folder(self) -> Path:
         """Where its record lies or will lie."""
         pipeline = self.pipeline
-        return store.record_folder(pipeline.stages.out, pipeline.name, self.method.name, pipeline.seed, self.key)
+        return records.record_folder(pipeline.stages.out, pipeline.name, self.method.name, pipeline.seed, self.key)

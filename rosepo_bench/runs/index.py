@@ -8,8 +8,7 @@ from typing import Any
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import Record
-from rosepo_bench.report.sections import Failure
+from rosepo_bench.base.records import Failure, Record, read_records
 from rosepo_bench.runs.cells import Cell
 
 
@@ -59,14 +58,14 @@ class Index:
 
     def everything(self) -> tuple[list[Record], list[Failure]]:
         """Current records, and the cells without one."""
-        records = store.read_records(self.out, {entry["key"] for entry in self.cells.values()})
-        found = {record.key for record in records}
+        found = read_records(self.out, {entry["key"] for entry in self.cells.values()})
+        keys = {record.key for record in found}
         absent = [
             (str(entry["dataset"]), str(entry["method"]), int(entry["seed"]), str(entry["failed"]))
             for entry in self.cells.values()
-            if entry["key"] not in found
+            if entry["key"] not in keys
         ]
-        return records, absent
+        return found, absent
 
     def of_dataset(self, name: str) -> tuple[list[Record], list[Failure]]:
         """The same for one data set."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rosepo_bench.base import store
+from rosepo_bench.base import records
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import candidates, sequences
 from rosepo_bench.data.types import FloatArray
@@ -18,7 +18,7 @@ from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.evaluation import metrics, statistics
 from rosepo_bench.pipeline.smoothing import Smoothing
-from rosepo_bench.preference.oracles import cross_fit as oracle
+from rosepo_bench.preference.smoothing import epsilon_gap, summary
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference, Recommender
 
@@ -32,7 +32,7 @@ def run(cell: Cell) -> None:
     best = test.candidates[np.arange(len(test)), scores.argmax(axis=1)]
     # argmax takes the first of equal scores, as the ranks do.
     record = {
-        "schema": store.SCHEMA,
+        "schema": records.SCHEMA,
         "key": cell.key,
         "dataset": cell.pipeline.name,
         "method": cell.method.name,
@@ -56,7 +56,7 @@ def run(cell: Cell) -> None:
         "top": best.astype(np.int32),
         "tied": sequences.tied(cell.pipeline.data, cell.pipeline.split)[test.user],
     }
-    store.write_record(cell.pipeline.stages.out, record, predictions)
+    records.write_record(cell.pipeline.stages.out, record, predictions)
 
 
 def _scores(cell: Cell) -> tuple[FloatArray, dict[str, Any]]:
@@ -121,8 +121,8 @@ def _preference(cell: Cell, best: np.ndarray) -> dict[str, Any]:
         "sampler": cell.method.sampler,
         "loss": pairing.settings.form if cell.method.epsilon != "zero" else "dpo",
         "beta": pairing.settings.beta,
-        "epsilon": oracle.summary(cell.smoothing.epsilon("train", cell.method.epsilon)),
-        "validation_epsilon": oracle.summary(cell.smoothing.epsilon("validation", cell.method.epsilon)),
+        "epsilon": summary(cell.smoothing.epsilon("train", cell.method.epsilon)),
+        "validation_epsilon": summary(cell.smoothing.epsilon("validation", cell.method.epsilon)),
         "margin_accuracy": {
             "before": _margin_accuracy(get(pairing.reference)["validation"]),
             "after": _margin_accuracy(get(after)["validation"]),
@@ -172,7 +172,7 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
 def _epsilon_gaps(smoothing: Smoothing) -> dict[str, dict[str, float]]:
     def gap(unfolded: bool) -> dict[str, float]:
         validation, train = (smoothing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
-        return oracle.gap(validation, train, smoothing.pairing.examples["train"].user).as_dict()
+        return epsilon_gap(validation, train, smoothing.pairing.examples["train"].user).as_dict()
 
     return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}
 

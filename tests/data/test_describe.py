@@ -11,9 +11,11 @@ import pytest
 from rosepo_bench.base.config import DatasetConfig
 from rosepo_bench.data import catalog, sequences
 from rosepo_bench.data.describe import describe, render
-from rosepo_bench.data.synthetic.calibration import CALIBRATED, CORE, FACTS, gini
+from rosepo_bench.data.synthetic.calibration import CALIBRATED, FACTS, gini
 from rosepo_bench.data.synthetic.replica import generate
 from rosepo_bench.data.types import Dataset, Source
+
+CORE = 5  # what the facts were measured on
 
 
 def small(kind: str = "real") -> Dataset:

@@ -21,8 +21,9 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine import environment
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.prompts.examples import example_prompts
 from rosepo_bench.engine.ranking.beam import rank_beam_approximate
-from rosepo_bench.engine.ranking.result import Ranking, example_prompts
+from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.search import rank_best_first
 from rosepo_bench.engine.ranking.trie import Trie, build
 from rosepo_bench.report.markdown import paragraph, percent, table

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rosepo_bench import cli
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.commands import verbs
+from rosepo_bench.commands import selection
 from rosepo_bench.data.types import FloatArray
 from rosepo_bench.runs import runner
 from rosepo_bench.runs.cells import Cell
@@ -24,8 +23,8 @@ from rosepo_bench.runs.plan import Places, cells, is_done
 def parser(about: str | None, *, out: str, into: str) -> argparse.ArgumentParser:
     """``run``'s options of profile, settings, data and output folder, one data set, and where the Markdown goes."""
     found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli._profile(found)
-    cli._out(found, out)
+    selection.add_profile(found)
+    selection.add_out(found, out)
     found.add_argument("--dataset", default="movielens", metavar="NAME", help="of the profile; default: movielens")
     found.add_argument("--into", type=Path, default=Path(into), metavar="FILE", help=f"Markdown; default: {into}")
     return found
@@ -34,12 +33,11 @@ def parser(about: str | None, *, out: str, into: str) -> argparse.ArgumentParser
 def configuration(given: argparse.Namespace, methods: str, settings: Sequence[str] = ()) -> RunConfig:
     """The configuration of the options and further ``settings``, KEY=VALUE."""
     chosen = {"datasets": given.dataset, "methods": methods, "set": [*given.set, *settings]}
-    return verbs.configuration(argparse.Namespace(**{**vars(given), **chosen}))
+    return selection.configuration(argparse.Namespace(**{**vars(given), **chosen}))
 
 
 def places(given: argparse.Namespace, out: Path) -> Places:
-    found: Places = verbs._places(given, out)
-    return found
+    return selection.places(given, out)
 
 
 def finished(config: RunConfig, where: Places) -> list[Cell]:

@@ -15,10 +15,10 @@ from rosepo_bench.base.configure import read_profile, validate
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.model.language_model import create
+from rosepo_bench.engine.prompts.examples import example_prompts
 from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
 from rosepo_bench.engine.prompts.tokens import train_tiny
 from rosepo_bench.engine.ranking.catalogue import catalogue_scores
-from rosepo_bench.engine.ranking.result import example_prompts
 from rosepo_bench.engine.ranking.scoring import candidate_scores
 from rosepo_bench.engine.ranking.search import rank_best_first
 from rosepo_bench.engine.ranking.trie import build

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import study
 
-from rosepo_bench.base import store
+from rosepo_bench.base import records, store
 from rosepo_bench.base.configure import parse_setting
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Record
 from rosepo_bench.data.types import FloatArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
@@ -148,7 +148,7 @@ def _folder(out: Path, way: Way) -> Path:
 
 def _trained(cell: Cell) -> Trained:
     assert cell.trained is not None
-    (record,) = store.read_records(cell.pipeline.stages.out, {cell.key})
+    (record,) = records.read_records(cell.pipeline.stages.out, {cell.key})
     return Trained(record, cell.pipeline.stages.get(cell.trained).report)
 
 

@@ -37,7 +37,7 @@ def test_the_gap_is_what_was_memorised() -> None:
 
     validation = honest()
     assert probe.fitted_tau(validation) == pytest.approx(1, abs=0.1)
-    fair = probe.gap({"validation": validation, "train": honest()})
+    fair = probe.paired_epsilon_gap({"validation": validation, "train": honest()})
     assert fair.low < 0 < fair.high
-    seen = probe.gap({"validation": validation, "train": honest() - 2})
+    seen = probe.paired_epsilon_gap({"validation": validation, "train": honest() - 2})
     assert seen.low > 0.05

@@ -11,6 +11,7 @@ import torch
 
 from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.preference import smoothing
 from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.recommenders import sasrec
 
@@ -29,8 +30,8 @@ def logistic_pairs(tau: float, n: int = 20000) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("tau", [0.5, 1.0, 3.0])
 def test_tau_is_found_again(tau: float) -> None:
     delta, law = logistic_pairs(tau)
-    assert oracle.likeliest_tau(delta, law) == pytest.approx(tau, rel=0.06)
-    fit = oracle.fit_temperature(delta, law, np.zeros(len(delta)), seed=0)
+    assert smoothing.likeliest_tau(delta, law) == pytest.approx(tau, rel=0.06)
+    fit = smoothing.fit_temperature(delta, law, np.zeros(len(delta)), seed=0)
     assert fit.calibration_error < 0.01
     assert fit.log_loss < fit.constant_log_loss == pytest.approx(math.log(2))
     assert not fit.bounded
@@ -39,14 +40,14 @@ def test_tau_is_found_again(tau: float) -> None:
 def test_tau_needs_the_law() -> None:
     """Without the correction the same pairs give another temperature and a worse loss."""
     delta, law = logistic_pairs(1.0)
-    with_law = oracle.fit_temperature(delta, law, delta, seed=0)
-    without = oracle.fit_temperature(delta, np.zeros_like(law), delta, seed=0)
+    with_law = smoothing.fit_temperature(delta, law, delta, seed=0)
+    without = smoothing.fit_temperature(delta, np.zeros_like(law), delta, seed=0)
     assert without.log_loss > with_law.log_loss + 0.01
 
 
 def test_tau_maximises_the_likelihood_whatever_the_orientation() -> None:
     delta, law = logistic_pairs(1.4, 300)
-    tau = oracle.likeliest_tau(delta, law)
+    tau = smoothing.likeliest_tau(delta, law)
 
     def loss(value: float, sign: np.ndarray) -> float:
         """Mean log-loss of turned pairs, from the definition: label 1 with the probability σ(logit)."""
@@ -62,15 +63,15 @@ def test_tau_maximises_the_likelihood_whatever_the_orientation() -> None:
 
 def test_tau_stays_in_its_range() -> None:
     right, nothing = np.full(50, -3.0), np.zeros(50)
-    assert oracle.likeliest_tau(right, nothing) == oracle.TAU_RANGE[0]
-    assert oracle.likeliest_tau(-right, nothing) == oracle.TAU_RANGE[1]
-    assert oracle.fit_temperature(-right, nothing, nothing, seed=0).bounded
+    assert smoothing.likeliest_tau(right, nothing) == smoothing.TAU_RANGE[0]
+    assert smoothing.likeliest_tau(-right, nothing) == smoothing.TAU_RANGE[1]
+    assert smoothing.fit_temperature(-right, nothing, nothing, seed=0).bounded
 
 
 def test_orientation_denies_a_useless_oracle_its_score() -> None:
     """Scores that tie say nothing: right by chance, where unturned pairs would call every tie right."""
     nothing = np.zeros(4000)
-    fit = oracle.fit_temperature(nothing, nothing, nothing, seed=0)
+    fit = smoothing.fit_temperature(nothing, nothing, nothing, seed=0)
     assert fit.low < 0.5 < fit.high
     assert fit.popularity_accuracy == pytest.approx(0.5, abs=0.03)
     assert fit.log_loss == pytest.approx(fit.constant_log_loss)
@@ -78,7 +79,7 @@ def test_orientation_denies_a_useless_oracle_its_score() -> None:
 
 def test_accuracy_and_its_interval() -> None:
     delta = np.array([-1.0] * 80 + [1.0] * 20)
-    fit = oracle.fit_temperature(delta, np.zeros(100), -delta, seed=4)
+    fit = smoothing.fit_temperature(delta, np.zeros(100), -delta, seed=4)
     assert fit.accuracy == 0.8
     assert fit.popularity_accuracy == 0.2
     assert (fit.low, fit.high) == pytest.approx((0.7112, 0.8666), abs=1e-4)  # Wilson, 80 of 100
@@ -87,20 +88,20 @@ def test_accuracy_and_its_interval() -> None:
 def test_epsilon_is_the_formula() -> None:
     delta, law = np.array([-2.0, 0.0, 3.0, 1.0]), np.array([0.5, -1.0, 0.0, -np.inf])
     wanted = [1 / (1 + math.exp(0.5)), 1 / (1 + math.exp(1.0)), 0.45, 0.0]
-    np.testing.assert_allclose(oracle.epsilon(delta, law, 2.0, 0.45), wanted, rtol=1e-12)
-    by_pair = oracle.epsilon(delta, law, np.array([2.0, 1.0, 1.0, 1.0]), 0.5)
+    np.testing.assert_allclose(smoothing.epsilon(delta, law, 2.0, 0.45), wanted, rtol=1e-12)
+    by_pair = smoothing.epsilon(delta, law, np.array([2.0, 1.0, 1.0, 1.0]), 0.5)
     np.testing.assert_allclose(by_pair, [*wanted[:2], 0.5, 0.0], rtol=1e-12)
     with pytest.raises(AssertionError, match="flips"):
-        oracle.epsilon(delta, law, 1.0, 0.6)
+        smoothing.epsilon(delta, law, 1.0, 0.6)
 
 
 def test_summary_and_gap() -> None:
     values = np.array([0.0, 0.04, 0.05, 0.5, 0.5])
-    found = oracle.summary(values)
+    found = smoothing.summary(values)
     assert found["counts"] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]
     assert found["edges"] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5]
     assert (found["mean"], found["sd"]) == pytest.approx((values.mean(), values.std()))
-    found = oracle.gap(np.array([0.3, 0.1]), np.array([0.1, 0.1, 0.0, 0.2]), np.array([0, 0, 5, 5]))
+    found = smoothing.epsilon_gap(np.array([0.3, 0.1]), np.array([0.1, 0.1, 0.0, 0.2]), np.array([0, 0, 5, 5]))
     assert found.value == pytest.approx(0.1)
     assert found.high - found.value == pytest.approx(1.959964 * np.sqrt(0.01 / 2))
 
@@ -160,7 +161,7 @@ def test_memorised_pairs_show_in_the_gap() -> None:
     folded = oracle.cross_fit(sequences, 30, config, folds=2, seed=0).scores(np.arange(24), histories, candidates)
     unfolded = sasrec.scores(sasrec.train(sequences, 30, config, seed=0), histories, candidates)
     none = np.zeros(24)
-    sure, unsure = (oracle.epsilon(s[:, 0] - s[:, 1], none, 1.0, 0.5).mean() for s in (unfolded, folded))
+    sure, unsure = (smoothing.epsilon(s[:, 0] - s[:, 1], none, 1.0, 0.5).mean() for s in (unfolded, folded))
     assert sure < 0.05
     assert unsure > 0.15
 

@@ -10,9 +10,11 @@ import pytest
 from rosepo_bench.base.config import DatasetConfig, PreferenceConfig, SASRecConfig
 from rosepo_bench.data import candidates, catalog, sequences
 from rosepo_bench.data.types import Examples, FloatArray
+from rosepo_bench.preference import smoothing
 from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.preference.pairs import choose_steps
-from rosepo_bench.preference.samplers.sampler import Pool, Sampler
+from rosepo_bench.preference.samplers.sampler import Sampler
+from rosepo_bench.preference.samplers.self_hard import Pool
 from rosepo_bench.recommenders import sasrec
 
 CONFIGS = {
@@ -25,7 +27,7 @@ CONFIGS = {
 class Judged:
     """One sampler's pairs: ε of training and validation pairs by the cross-fitted and the unfolded oracle."""
 
-    fit: oracle.Temperature
+    fit: smoothing.Temperature
     folded: dict[str, FloatArray]
     unfolded: dict[str, FloatArray]
 
@@ -71,8 +73,10 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             law[part], popular[part] = drawn.law, taken[:, 0] - taken[:, 1]
         found, fits = {}, {}
         for kind, delta in deltas.items():
-            fits[kind] = oracle.fit_temperature(delta["validation"], law["validation"], popular["validation"], seed=2)
-            found[kind] = {p: oracle.epsilon(delta[p], law[p], fits[kind].tau, 0.5) for p in parts}
+            fits[kind] = smoothing.fit_temperature(
+                delta["validation"], law["validation"], popular["validation"], seed=2
+            )
+            found[kind] = {p: smoothing.epsilon(delta[p], law[p], fits[kind].tau, 0.5) for p in parts}
         return Judged(fits["folded"], found["folded"], found["unfolded"])
 
     return {name: judge(name) for name in ("uniform", "self_hard", "semantic", "popularity", "mixed")}
@@ -87,7 +91,7 @@ def test_it_tells_what_came_next_from_chance(judged: dict[str, Judged]) -> None:
 def test_epsilon_differs_between_pairs(judged: dict[str, Judged]) -> None:
     for name, found in judged.items():
         for part, values in found.folded.items():
-            assert oracle.summary(values)["sd"] > 0.02, f"{name}, {part} pairs"
+            assert smoothing.summary(values)["sd"] > 0.02, f"{name}, {part} pairs"
 
 
 def test_cross_fitting_closes_the_gap(judged: dict[str, Judged]) -> None:

@@ -25,14 +25,15 @@ def test_last_steps_of_each_user(split: Split) -> None:
 
 
 def test_number_of_pairs_and_shortest_history(split: Split) -> None:
-    user, step = choose_steps(split, pairs=7, steps_per_user=3, minimum_history=2, seed=0)
+    user, step = choose_steps(split, pairs=7, steps_per_user=3, seed=0)
     assert len(user) == 7
-    assert step.min() >= 2
+    assert step.min() >= 1
     assert np.count_nonzero(np.diff(user)) == len(set(user.tolist())) - 1, "a user's steps stand together"
     last = user[-1]
     assert step[user == last][-1] == split.train_end[last] - 1, "the last user gives his last steps"
-    with pytest.raises(UserError, match="20 items"):
-        choose_steps(split, pairs=7, steps_per_user=3, minimum_history=20, seed=0)
+    short = Split("leave_one_out", np.array([0, 1]), np.array([0, 1]), np.array([1, 2]))
+    with pytest.raises(UserError, match="no user has a training step"):
+        choose_steps(short, pairs=7, steps_per_user=3, seed=0)
 
 
 def test_users_are_drawn(split: Split) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rosepo_bench.base import store
-from rosepo_bench.base.store import Record
+from rosepo_bench.base import records
+from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import measure
 
@@ -103,10 +103,10 @@ def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: A
     }
 
 
-def read_back(out: Path, *records: dict[str, Any], tied: np.ndarray | None = None) -> list[Record]:
+def read_back(out: Path, *made: dict[str, Any], tied: np.ndarray | None = None) -> list[Record]:
     """The records as they come from disk."""
-    for one in records:
+    for one in made:
         rank = one.pop("rank")
         extra = {} if tied is None else {"tied": tied}
-        store.write_record(out, one, {"users": np.arange(len(rank)), "rank": rank, **extra})
-    return store.read_records(out)
+        records.write_record(out, one, {"users": np.arange(len(rank)), "rank": rank, **extra})
+    return records.read_records(out)

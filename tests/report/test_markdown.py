@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rosepo_bench.evaluation.statistics import Interval
+from rosepo_bench.base.intervals import Interval
 from rosepo_bench.report import markdown as md
 
 

@@ -14,7 +14,7 @@ from made_up import oracle, preference, ranks, read_back, record
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import measure
 from rosepo_bench.report.tables import render, write_report
@@ -61,7 +61,7 @@ def test_report_fits_a_terminal_and_depends_on_nothing_else(tmp_path: Path) -> N
     records, failures = scenario(tmp_path)
     text = render(records, failures)
     assert max(map(len, text.splitlines())) <= 160
-    assert render(store.read_records(tmp_path), failures) == text
+    assert render(read_records(tmp_path), failures) == text
 
 
 def test_methods_stand_in_a_sensible_order(tmp_path: Path) -> None:

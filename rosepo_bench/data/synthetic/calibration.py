@@ -21,7 +21,6 @@ import numpy as np
 
 from rosepo_bench.data.types import FloatArray
 
-CORE = 5
 TOLERANCE = 0.10
 CALIBRATED = ("history_median", "popularity_gini")
 

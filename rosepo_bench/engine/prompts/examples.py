@@ -16,7 +16,7 @@ from rosepo_bench.engine.prompts.prompter import Prompter
 
 
 @dataclass(frozen=True)
-class Group:
+class PlacedTree:
     """One tree of a user and the ``places`` of its sequences: flat indices into the responses ``[n, R]``."""
 
     tree: Tree
@@ -50,7 +50,7 @@ def grouped(
     limits: Limits,
     compared: bool = False,
     alone: bool = False,
-) -> list[list[Group]]:
+) -> list[list[PlacedTree]]:
     """The trees of each user of ``examples``, users as in ``by_user``: under every prompt the titles ``responses``
     ``[n, R]`` (item indices). One tree a user, or several where ``limits`` asks for it.
 
@@ -102,9 +102,16 @@ def _prompts(
     return [trunks[start][0][: trunks[start][1][stop - start]] for start, stop in spans]
 
 
-def _placed(trees: list[Tree], places: IntArray) -> list[Group]:
+def example_prompts(prompter: Prompter, sequences: Sequence[IntArray], examples: Examples) -> list[IntArray]:
+    """The prompt of each example, the same under which its candidates are scored."""
+    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
+    rows = zip(examples.user, starts, examples.step, examples.candidates, strict=True)
+    return [_prompts(prompter, sequences[user], [(start, step)], [listed])[0] for user, start, step, listed in rows]
+
+
+def _placed(trees: list[Tree], places: IntArray) -> list[PlacedTree]:
     cuts = np.cumsum([tree.sequences for tree in trees])[:-1]
-    return [Group(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
+    return [PlacedTree(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
 
 
 def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, key: str) -> None:

@@ -16,8 +16,9 @@ from rosepo_bench.base import progress
 from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
-from rosepo_bench.engine.ranking.result import Ranking, TrieReader, check, is_mean, left_out
+from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.trie import Trie
+from rosepo_bench.engine.ranking.trie_reader import TrieReader, check, is_mean, left_out
 
 # Nodes of the trie read at a time under a prompt: the cost of their attention grows with the square, what is read
 # again, the first node's ancestors, falls.

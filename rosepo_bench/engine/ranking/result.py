@@ -1,21 +1,12 @@
-"""What all rankings of the catalogue share: their result, their prompts, and how nodes of the trie are read."""
+"""What every ranking of the catalogue returns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.model.language_model import LanguageModel
-from rosepo_bench.engine.prompts.examples import history_starts
-from rosepo_bench.engine.prompts.prompter import Prompter
-from rosepo_bench.engine.ranking.prefix import CachedPrompts, check_prompts
-from rosepo_bench.engine.ranking.trie import Trie
+from rosepo_bench.data.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -38,84 +29,3 @@ class Ranking:
         """Place of each prompt's ``target`` ``[n]``, 1 = best; K + 1 where it is not among the K. int32 ``[n]``."""
         found = self.items == target[:, None]
         return np.where(found.any(axis=1), 1 + found.argmax(axis=1), 1 + self.items.shape[1]).astype(np.int32)
-
-
-def example_prompts(prompter: Prompter, sequences: Sequence[IntArray], examples: Examples) -> list[IntArray]:
-    """The prompt of each example, the same under which its candidates are scored."""
-    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
-    return [
-        prompter.prompt(sequences[user][start:step], listed)
-        for user, start, step, listed in zip(examples.user, starts, examples.step, examples.candidates, strict=True)
-    ]
-
-
-def left_out(
-    trie: Trie, prompts: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None
-) -> list[frozenset[int]]:
-    """The items that each prompt's ranking leaves out. UserError for one that the catalogue has not, and where fewer
-    than ``k`` remain."""
-    if exclude is None:
-        exclude = [np.zeros(0, dtype=np.int64)] * len(prompts)
-    if len(exclude) != len(prompts):
-        raise UserError(f"exclude has {len(exclude)} lists for {len(prompts)} prompts; give one list a prompt")
-    found = [frozenset(np.asarray(items).tolist()) for items in exclude]
-    unknown = sorted(item for items in found for item in items if not 0 <= item < trie.items)
-    if unknown:
-        raise UserError(f"exclude names item {unknown[0]}; the catalogue has items 0 to {trie.items - 1}")
-    rest = trie.items - max(map(len, found), default=0)
-    if not 1 <= k <= rest:
-        raise UserError(f"k = {k} items are to be ranked of {trie.items}, of which a prompt leaves out up to "
-                        f"{trie.items - rest}; k must lie in [1, {rest}]")  # fmt: skip
-    return found
-
-
-def check(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> None:
-    """Refuses titles that the model cannot read and prompts that leave no room for the longest, before any work."""
-    known = model.network.get_input_embeddings().weight.shape[0]
-    if trie.token.max() >= known:
-        raise UserError(f"the titles have ids of up to {trie.token.max()}, the model's vocabulary has {known}; encode "
-                        "them with the model's own tokenizer")  # fmt: skip
-    check_prompts(model, prompts, int(trie.longest[0]))
-
-
-def is_mean(score: str) -> bool:
-    """Whether a title's score is the mean of its tokens' log-probs. UserError unless `sum` or `mean`."""
-    if score not in ("sum", "mean"):
-        raise UserError(f"score = {score!r}: expected 'sum' or 'mean'")
-    return score == "mean"
-
-
-class TrieReader:
-    """A batch of prompts and the nodes of the trie read under them. A node sees its prompt and its ancestors, all of
-    which must have been read before it or with it."""
-
-    def __init__(self, model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> None:
-        self.prompts, self.device, self.padding = CachedPrompts(model, prompts), model.device, len(trie)
-        # One node more stands for padding: it is below and above none but itself.
-        self.token, self.depth, self.end = (
-            torch.from_numpy(np.append(array, last)).to(model.device)
-            for array, last in ((trie.token, 0), (trie.depth, 1), (trie.end, len(trie) + 1))
-        )
-        self.read = torch.empty(len(prompts), 0, dtype=torch.int64, device=model.device)
-
-    def extend(self, nodes: IntArray, keep: IntArray) -> Tensor:
-        """The hidden states ``[B, F, d]`` of ``nodes`` ``[B, F]``, padded with ``len(trie)``. Those with ``keep``
-        (bool ``[B, F]``) stay for their descendants, the others are forgotten: without any to come they would only
-        lengthen the attention of the rest."""
-        query = torch.from_numpy(nodes).to(self.device)
-        key = torch.cat([self.read, query], dim=1)[:, None]
-        sees = (key <= query[:, :, None]) & (query[:, :, None] < self.end[key])
-        # Kept nodes first, in their order; rows that keep fewer are filled up with padding.
-        places = np.argsort(~keep, axis=1, kind="stable")[:, : int(keep.sum(axis=1).max())]
-        kept = np.where(
-            np.take_along_axis(keep, places, axis=1), np.take_along_axis(nodes, places, axis=1), self.padding
-        )
-        self.read = torch.cat([self.read, torch.from_numpy(kept).to(self.device)], dim=1)
-        chosen = torch.from_numpy(places).to(self.device)
-        return self.prompts.extend(self.token[query], self.depth[query] - 1, sees, keep=chosen)
-
-    def select(self, rows: IntArray) -> None:
-        """Goes on with the prompts ``rows`` (indices) alone."""
-        chosen = torch.from_numpy(rows).to(self.device)
-        self.read = self.read[chosen]
-        self.prompts.select(chosen)

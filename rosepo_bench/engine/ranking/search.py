@@ -19,8 +19,9 @@ from rosepo_bench.base import progress
 from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
-from rosepo_bench.engine.ranking.result import Ranking, TrieReader, check, is_mean, left_out
+from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.trie import Trie
+from rosepo_bench.engine.ranking.trie_reader import TrieReader, check, is_mean, left_out
 
 # Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds. A search that goes on
 # for long reads a fixed share of what it has read before, up to the second number.

@@ -18,7 +18,7 @@ from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.forest.packing import batches, limits_of
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ops import preference_loss, raise_errors
-from rosepo_bench.engine.prompts.examples import Group, grouped
+from rosepo_bench.engine.prompts.examples import PlacedTree, grouped
 from rosepo_bench.engine.prompts.prompter import Prompter
 from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
 from rosepo_bench.engine.training.meter import Meter
@@ -81,7 +81,7 @@ def train_preference(
 def backward_step(
     model: LanguageModel,
     pairs: TrainingPairs,
-    groups: list[Group],
+    groups: list[PlacedTree],
     config: PreferenceConfig,
     *,
     batch_tokens: int,

@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import Record
+from rosepo_bench.base.records import Failure, Record
 from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
-
-Failure = tuple[str, str, int, str]
-"""Data set, method, seed, reason; an empty reason: the cell was never run."""
 
 FAMILIES = ("popularity", "recommender", "language_model", "preference")
 ORDER = (
@@ -27,7 +24,7 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class Section:
+class Comparison:
     """What one data set's tables are made of: comparable records by method, each method's sorted by seed."""
 
     title: str
@@ -66,8 +63,8 @@ class Section:
         return None if not tied or tied[0] is None else ~tied[0].astype(bool)
 
 
-def sections(records: Iterable[Record], failures: Sequence[Failure] = ()) -> list[Section]:
-    """One section a data set, or several where its records cannot be compared: other data, split, candidates,
+def comparisons(records: Iterable[Record], failures: Sequence[Failure] = ()) -> list[Comparison]:
+    """One comparison a data set, or several where its records cannot be compared: other data, split, candidates,
     protocol or profile. Failures stand in the first one."""
     groups: dict[str, dict[str, list[Record]]] = {}
     for record in records:
@@ -82,7 +79,7 @@ def sections(records: Iterable[Record], failures: Sequence[Failure] = ()) -> lis
             failed = [failure for failure in failures if failure[0] == dataset and index == 0]
             title = dataset if len(parts) == 1 else f"{dataset} ({index + 1} of {len(parts)})"
             note = " ".join([*_apart(terms, list(parts)), *_mixed(members)])
-            found.append(Section(title, _by_method(members), failed, note))
+            found.append(Comparison(title, _by_method(members), failed, note))
     return found
 
 
@@ -94,7 +91,7 @@ def _terms(record: Record) -> dict[str, Any]:
 
 
 def _apart(terms: str, all_terms: list[str]) -> Iterator[str]:
-    """What sets a section apart from the others of its data set."""
+    """What sets a comparison apart from the others of its data set."""
     if len(all_terms) > 1:
         tables, own = [json.loads(one) for one in all_terms], json.loads(terms)
         unequal = [name for name in own if any(table[name] != own[name] for table in tables)]

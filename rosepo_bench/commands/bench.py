@@ -1,0 +1,36 @@
+"""``bench``: the engine against its peers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.commands.selection import add_out
+
+
+def add(verbs: Any) -> argparse.ArgumentParser:
+    """The verb and its options."""
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        "bench", help="the engine against its peers: equal numbers, then time and memory"
+    )
+    verb.add_argument("--quick", action="store_true", help="a few cases, within four minutes on two cores")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the rows of the goals as a JSON list")
+    verb.add_argument("--table", type=Path, metavar="CSV", help="measure nothing: the goals' table from a bench.csv")
+    verb.add_argument("--into", type=Path, metavar="FILE", help="put that table between the marks in FILE")
+    add_out(verb, "results/runs/bench")
+    return verb
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measures, or shows what was measured before."""
+    from rosepo_bench.bench import verb
+
+    if given.table is not None:
+        if given.quick or given.json is not None:
+            raise UserError("--table measures nothing: give it without --quick and --json")
+        return verb.show(given.table, given.into)
+    if given.into is not None:
+        raise UserError("--into takes the table of --table: give that too")
+    return verb.bench(fast=given.quick, target=given.json, out=given.out)

@@ -1,0 +1,101 @@
+"""Options that several verbs share, and the configuration and places that follow from them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rosepo_bench.base.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rosepo_bench.base.config import RunConfig
+    from rosepo_bench.runs.plan import Places
+
+
+def add_cells(verb: argparse.ArgumentParser) -> None:
+    """Which cells: data sets, methods, seeds; with profile and output folder."""
+    verb.add_argument("--all", action="store_true", help="every data set and method of the profile")
+    verb.add_argument("--datasets", metavar="A,B", help="data sets of the profile")
+    verb.add_argument("--methods", metavar="A,B", help="methods, see `ls methods`")
+    verb.add_argument("--seeds", type=int, metavar="N", help="number of seeds")
+    add_profile(verb)
+    add_out(verb)
+
+
+def add_profile(verb: argparse.ArgumentParser) -> None:
+    """Profile, settings, and where the raw files are."""
+    verb.add_argument("--profile", default="demo", help="see `ls profiles`, or a .toml file; default: demo")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, e.g. preference.beta=0.1",
+    )
+    verb.add_argument("--data-dir", type=Path, metavar="DIR", help="raw files given by hand, a folder a data set")
+    verb.add_argument("--cache-dir", type=Path, metavar="DIR", help="fetched files; default: the user's cache")
+    verb.add_argument("--offline", action="store_true", help="fetch nothing")
+
+
+def add_out(verb: argparse.ArgumentParser, folder: str = "results/runs") -> None:
+    """The output folder."""
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path(folder),
+        metavar="DIR",
+        help=f"output folder; default: {folder}",
+    )
+
+
+def configuration(given: argparse.Namespace) -> RunConfig:
+    """Profile, then ``--set``, then the selection; all of it is judged before anything is left out."""
+    from rosepo_bench.base.config import RunConfig
+    from rosepo_bench.base.configure import parse_setting, read_profile, set_key, validate
+
+    table = read_profile(given.profile)
+    for setting in given.set:
+        set_key(table, *parse_setting(setting))
+    whole = validate(table, RunConfig)
+    changes: dict[str, Any] = {}
+    if getattr(given, "seeds", None) is not None:
+        changes["seeds"] = given.seeds
+    if getattr(given, "methods", None) is not None:
+        changes["methods"] = _names(given.methods, "--methods")
+    if getattr(given, "datasets", None) is not None:
+        names = _names(given.datasets, "--datasets")
+        for name in names:
+            if name not in whole.datasets:
+                raise UserError(f"profile {given.profile} has no data set {name!r}; {nearest(name, whole.datasets)}")
+        changes["datasets"] = {name: table["datasets"][name] for name in names}
+    return validate({**table, **changes}, RunConfig)
+
+
+def selected(given: argparse.Namespace) -> RunConfig:
+    """The configuration of a verb that works on cells. UserError: nothing is selected."""
+    if not given.all and given.datasets is None and given.methods is None:
+        raise UserError("nothing selected: give --all, or --datasets or --methods (the other is then all)")
+    return configuration(given)
+
+
+def places(given: argparse.Namespace, out: Path) -> Places:
+    """Where things are, with ``out`` for the run's own. UserError: no such data folder."""
+    from rosepo_bench.runs.plan import Places
+
+    if given.data_dir is not None and not given.data_dir.is_dir():
+        raise UserError(f"--data-dir {given.data_dir}: no such folder")
+    return Places(out, given.data_dir, given.cache_dir or _default_cache(), given.offline)
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"{option}: no name given")
+    return names
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rosepo_bench"

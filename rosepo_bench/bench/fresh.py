@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from rosepo_bench.bench.timer import Call
-from rosepo_bench.engine.memory import PeakMemory
+from rosepo_bench.engine.training.memory import PeakMemory
 
 T = TypeVar("T")
 

@@ -22,8 +22,9 @@ from rosepo_bench.bench.lists import Lists
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
 from rosepo_bench.engine.forest import Limits, Tree, build_all
-from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.forest_model import ForestModel
+from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.ops import preference_loss
 from rosepo_bench.engine.prompts.examples import by_user
 

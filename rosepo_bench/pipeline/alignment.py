@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive
-from rosepo_bench.engine.memory import PeakMemory
+from rosepo_bench.engine.training.memory import PeakMemory
 from rosepo_bench.engine.training.meter import Meter
 from rosepo_bench.engine.training.preference import TrainingPairs, train_preference
 from rosepo_bench.pipeline.smoothing import Smoothing

@@ -17,14 +17,14 @@ from rosepo_bench.data.fetch import fingerprint
 from rosepo_bench.data.types import Examples, IntArray
 from rosepo_bench.engine import forest
 from rosepo_bench.engine.forest import Limits, Tree
-from rosepo_bench.engine.forest.packing import limits_of
-from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.prompts import tokens
 from rosepo_bench.engine.prompts.examples import Window, check_budget, window_trees
 from rosepo_bench.engine.prompts.prompter import Prompter, check_context, check_distinct, template_for
 from rosepo_bench.engine.ranking.scoring import candidate_scores
+from rosepo_bench.engine.training.memory import PeakMemory
 from rosepo_bench.engine.training.meter import Meter
 from rosepo_bench.engine.training.sft import train_sft
 from rosepo_bench.pipeline.stages import Stage

@@ -14,8 +14,8 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import candidates, sequences
 from rosepo_bench.data.types import FloatArray
 from rosepo_bench.engine import environment, ops
-from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.model import language_model as models
+from rosepo_bench.engine.training.memory import PeakMemory
 from rosepo_bench.evaluation import metrics, statistics
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.preference.smoothing import epsilon_gap, summary

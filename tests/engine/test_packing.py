@@ -14,7 +14,8 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.forest import Limits
-from rosepo_bench.engine.forest.packing import counted_square_cost, limits_of, pack
+from rosepo_bench.engine.forest.packing import pack
+from rosepo_bench.engine.model.limits import counted_square_cost, limits_of
 from rosepo_bench.engine.prompts.examples import check_budget, grouped
 from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
 from rosepo_bench.engine.prompts.tokens import train_tiny

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.engine.forest import Batch, Limits, Tree, collate
-
-if TYPE_CHECKING:
-    from rosepo_bench.engine.model.forest_model import ForestModel
+from rosepo_bench.engine.forest import Batch, Tree, collate
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -56,28 +51,3 @@ def _spread(order: list[int], lengths: Sequence[int], budget: int, count: int) -
         passes[number].append(tree)
         heapq.heapreplace(loads, (load + lengths[tree], number))
     return passes
-
-
-def limits_of(model: ForestModel, budget: int) -> Limits:
-    """What a tree for ``model`` may be, in passes of ``budget`` tokens. UserError where that is not even one."""
-    if budget < 1:
-        raise UserError(f"batch_tokens is {budget}: a pass takes 1 token or more; raise it (scoring.batch_tokens too)")
-    square = model.square_cost or counted_square_cost(model.network)
-    return Limits(model.context, model.vocabulary, budget, square)
-
-
-def counted_square_cost(network: Any) -> float:
-    """What attention between two tokens of a tree costs, in tokens through the body, by a count of floating-point
-    operations: 4·layers·width for a pair, 2 a weight of the body for a token. The backward pass takes twice both, so
-    the ratio is that of training too."""
-    shape = network.config
-    head = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    attention = 4 * shape.num_hidden_layers * shape.num_attention_heads * head
-    body = 2 * sum(
-        weight.numel()
-        for module in network.base_model.modules()
-        if not isinstance(module, nn.Embedding)
-        for weight in module.parameters(recurse=False)
-        if weight.dim() > 1
-    )
-    return attention / body

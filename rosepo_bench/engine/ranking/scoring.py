@@ -10,8 +10,9 @@ import torch
 from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
-from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.prompts.examples import grouped
 from rosepo_bench.engine.prompts.prompter import Prompter
 

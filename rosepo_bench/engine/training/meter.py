@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rosepo_bench.engine.memory import PeakMemory
 from rosepo_bench.engine.training.loop import FitReport
+from rosepo_bench.engine.training.memory import PeakMemory
 
 
 @dataclass

@@ -15,8 +15,9 @@ from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.forest import Batch
-from rosepo_bench.engine.forest.packing import batches, limits_of
+from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.ops import preference_loss, raise_errors
 from rosepo_bench.engine.prompts.examples import PlacedTree, grouped
 from rosepo_bench.engine.prompts.prompter import Prompter

@@ -17,7 +17,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*)
 PIP := -m pip install -q --disable-pip-version-check
 BUILT_WITH := $(abspath $(shell command -v $(PY))) $(ROSEPO_CUDA) $(CUDA_HOME) $(CXX) $(CXXFLAGS)
 NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic pooch rich tabulate matplotlib ninja \
-	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis
+	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
 .PHONY: demo test bench gpu compare errors equality ranking trees sanitize engine-alone lint build clean check force

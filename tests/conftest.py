@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import array_checks  # noqa: F401  (before the package: it watches imports)
 import pytest
 import torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy import special
 
 from rosepo_bench.base.errors import UserError
@@ -37,7 +38,7 @@ def wilson(successes: float, n: int) -> Interval:
     return Interval(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share), n)
 
 
-def student(values: np.ndarray) -> Interval:
+def student(values: Float[np.ndarray, " n"]) -> Interval:
     """A mean with its Student t interval. ``values`` [n]. UserError: fewer than two users."""
     n = len(values)
     if n < 2:

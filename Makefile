@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality ranking trees sanitize engine-alone lint build clean check force
+.PHONY: demo test bench gpu compare errors equality ranking trees sanitize engine-alone imports lint build clean check force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -66,6 +66,10 @@ sanitize: build
 # A fresh environment with torch, numpy and the build's tools alone builds the engine and runs README's example.
 engine-alone:
 	$(PY) tests/engine_alone.py
+
+# The picture of who imports whom: docs/imports.png.
+imports: build
+	$(BIN) tests/imports.py
 
 lint: build
 	$(BIN) -m ruff check .

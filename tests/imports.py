@@ -107,9 +107,7 @@ def draw(root: Path, picture: Path) -> None:
                   bbox={"boxstyle": "round,pad=0.35", "fc": "#eef3f8", "ec": "#4a6076"})  # fmt: skip
     axes.set(xlim=(-0.05, 1.05), ylim=(-0.6, len(rows) - 0.4))
     axes.axis("off")
-    axes.set_title(
-        "Imports of rosepo_bench (number of modules). Arrows that others imply are left out", fontsize=11
-    )
+    axes.set_title("Imports of rosepo_bench (number of modules). Arrows that others imply are left out", fontsize=11)
     figure.savefig(picture, bbox_inches="tight", metadata={"Software": None})
     print(f"{len(size)} houses on {len(rows)} floors, {len(arrows)} arrows; written: {picture}")
 

@@ -66,8 +66,8 @@ def throughput(comparison: Comparison) -> str:
 
 
 THROUGHPUT_CAPTION = paragraph(
-    "Tokens are those that were computed: what sequences share counts once. Pairs and users a second are whole calls,",
-    "packing included. Peak: of the process on a CPU (it keeps memory of earlier work), of the allocations on a GPU.",
+    "Tokens that sequences share count once. Pairs/s and users/s are measured over whole calls, packing included.",
+    "Peak memory: of the whole process on a CPU, earlier work included; of the allocations on a GPU.",
 )
 
 
@@ -98,9 +98,8 @@ def preference(comparison: Comparison) -> str:
 
 
 PREFERENCE_CAPTION = paragraph(
-    "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has",
-    "the higher log-prob, before and after preference training. Top changed: users whose first item is not",
-    "SFT's.",
+    "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has the higher",
+    "log-prob, before and after preference training. Top changed: share of users whose first item differs from SFT's.",
 )
 
 
@@ -142,12 +141,13 @@ def _by_kind(found: list[dict[str, Any]]) -> str:
 
 
 ORACLE_CAPTION = paragraph(
-    "Accuracy: on held-out pairs in random orientation, where guessing gives 0.5, with the temperature fitted there;",
-    "first of uniform candidates, then of each kind of pair that a method trains on. ε gap: mean ε of validation",
-    "pairs minus that of training pairs, wide for an oracle that has memorised the latter (without folds). The",
-    "oracle's own compares each user's validation step with his last training step, neighbours in time; a method's",
-    "pairs reach further back, so that drift is in theirs. Self-hard rejected items are drawn without chance: their ε",
-    "goes without the sampler's law, that of all others holds it.",
+    "Accuracy: share of held-out pairs, each in random order, of which the oracle names the item that was taken next",
+    "(guessing: 0.5), with the temperature τ fitted to them; first for uniform candidates, then for each kind of pair",
+    "that a method trains on. ε gap: mean ε of validation pairs minus mean ε of training pairs; it is wide for an",
+    "oracle that has memorised the training pairs (without folds). The oracle's own row compares each user's",
+    "validation step with their last training step. A method's training pairs reach further back in time, so their",
+    "gap includes drift. Self-hard items are not drawn at random: their ε leaves out the sampler's law, which all",
+    "others include.",
 )
 
 

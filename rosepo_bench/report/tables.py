@@ -14,10 +14,10 @@ from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
 
 LEGEND = paragraph(
-    "Each number stands with its 95 % interval over users. HR of one seed: Wilson's; NDCG, and values",
-    "averaged over several seeds: Student's t over the users' means. Differences are paired user by user (HR",
-    "of one seed: Bonett and Price's interval, else Student's t). The intervals do not hold what the choice",
-    "of the seed adds: see its standard deviation. They are not corrected for the number of comparisons.",
+    "Each value is followed by its 95 % interval over users: Wilson's for HR of one seed, otherwise Student's t over",
+    "the users' means. Differences are paired by user (HR of one seed: Bonett and Price's interval, otherwise",
+    "Student's t). The intervals exclude variance over training seeds, which `sd over seeds` shows, and are not",
+    "corrected for multiple comparisons.",
 )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,7 +17,10 @@ from torch import Tensor, nn
 from rosepo_bench.base.config import PreferenceConfig, SASRecConfig, SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
+from rosepo_bench.engine.training import loop, preference, sft
 from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.meter import Meter
+from rosepo_bench.recommenders import sasrec
 
 SCHEDULE = Schedule(steps=30, lr=1e-2, warmup=0.1, weight_decay=0.01)
 
@@ -189,6 +194,36 @@ def test_every_setting_reaches_the_optimizer(section: Any, change: dict[str, Any
         float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), plain.parameters(), strict=True)
     )
     assert (moved > 1e-4) == bool(change)
+
+
+OTHERS = {"lr": 0.02, "warmup": 0.3, "weight_decay": 0.1, "clip": 0.7, "betas": (0.8, 0.9), "schedule": "linear"}
+
+
+@pytest.mark.parametrize("stage", ["sft", "preference", "sasrec"])
+def test_every_stage_trains_by_its_own_section(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All settings at once, each with a value that no default has."""
+    given: list[Schedule] = []
+
+    def caught(module: nn.Module, backward: Any, schedule: Schedule, work: Work) -> None:
+        given.append(schedule)
+
+    for module in (sft, preference, loop):
+        monkeypatch.setattr(module, "fit", caught)
+    model: Any = SimpleNamespace(network=network())
+    rest: dict[str, Any] = {"meter": Meter(), "batch_tokens": 64, "work": Work(0)}
+    if stage == "sft":
+        config = SFTConfig(batch=1, epochs=1.0, **OTHERS)
+        sft.train_sft(model, np.array([3]), lambda windows: [], config, window=1, first=0, **rest)
+    elif stage == "preference":
+        users = [[SimpleNamespace(places=np.arange(2))] for _ in range(3)]
+        monkeypatch.setattr(preference, "limits_of", lambda *_: None)
+        monkeypatch.setattr(preference, "grouped", lambda *_, **__: users)
+        pairs: Any = SimpleNamespace(examples=None, titles=None)
+        preference.train_preference(model, None, [], pairs, PreferenceConfig(batch=1, **OTHERS), **rest)  # type: ignore[arg-type]
+    else:
+        config = SASRecConfig(batch=1, epochs=3, **OTHERS)
+        sasrec.train([np.array([1, 2])], 4, config, Work(0))
+    assert given == [Schedule(3, 0.02, 0.3, 0.1, 0.7, (0.8, 0.9), "linear")]
 
 
 @pytest.mark.parametrize(("section", "lr"), [(SFTConfig, 3e-3), (PreferenceConfig, 5e-4), (SASRecConfig, 2e-3)])

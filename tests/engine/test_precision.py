@@ -15,7 +15,7 @@ from equality import random_group
 from safetensors.torch import load_file
 from saved_model import save_model
 from small_models import SHAPES, language_model, network
-from torch import Tensor, nn
+from torch import Tensor
 
 from rosepo_bench.base.config import ModelConfig
 from rosepo_bench.base.work import Work
@@ -27,6 +27,7 @@ from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.tokens import PretrainedEncoder, train_tiny
 from rosepo_bench.engine.ranking.catalogue import catalogue_scores
 from rosepo_bench.engine.ranking.generation import generate
+from rosepo_bench.engine.ranking.search import rank_best_first
 from rosepo_bench.engine.ranking.trie import build as build_trie
 from rosepo_bench.engine.training.loop import Schedule, fit
 
@@ -207,15 +208,32 @@ def test_scores_over_cached_prompts_are_those_of_the_forest(kind: str) -> None:
     np.testing.assert_allclose(cached, forest.view(2, -1).numpy(), rtol=2e-2, atol=0.15)
 
 
-def test_generation_goes_through_autocast() -> None:
-    """The states that the head sees, and the head itself."""
-    model = autocast_model("llama")
-    seen: list[tuple[torch.dtype, torch.dtype]] = []
-    head: nn.Module = model.network.get_output_embeddings()
-    head.register_forward_hook(lambda module, given, result: seen.append((given[0].dtype, result.dtype)))
-    body = model.network.model.layers[0].mlp.up_proj
-    body.register_forward_hook(lambda module, given, result: seen.append((torch.float32, result.dtype)))
-    model.encoder = SimpleNamespace(end=60)  # type: ignore[assignment]
-    prompter: Any = SimpleNamespace(titles=[np.arange(3)])
-    generate(model, prompter, [np.array([1, 2, 3])], limit=4, batch_tokens=100, label="test")
-    assert {result for _, result in seen} == {torch.bfloat16}
+WAYS: dict[str, tuple[set[str], Any]] = {  # what runs, and how
+    "training": ({"body", "sums"}, lambda model, trie, prompt: logps(model, groups(1))),
+    "catalogue": ({"body", "sums"}, lambda *given: catalogue_scores(*given, score="sum", **GIVEN)),
+    "best first": ({"body", "sums"}, lambda *given: rank_best_first(*given, k=2, score="sum", **GIVEN)),
+    "generation": (
+        {"body", "head"},
+        lambda model, trie, prompts: generate(model, SimpleNamespace(titles=TITLES), prompts, limit=4, **GIVEN),  # type: ignore[arg-type]
+    ),
+}
+TITLES = [np.array([1, 2, 60]), np.array([1, 3, 60]), np.array([4, 60])]
+GIVEN: dict[str, Any] = {"batch_tokens": 100, "label": "test"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None], ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_pass_goes_through_autocast(way: str, dtype: torch.dtype | None) -> None:
+    """Body and head, over the forest and over cached prompts; and through none where none is asked for."""
+    model, seen = autocast_model("llama"), set()
+    model.dtype, model.encoder = dtype, SimpleNamespace(end=60)  # type: ignore[assignment]
+    parts = {"body": model.network.base_model, "sums": model.head, "head": model.network.get_output_embeddings()}
+    for name, module in parts.items():
+        module.register_forward_pre_hook(lambda *_, name=name: seen.add((name, autocast_of())))
+    names, run = WAYS[way]
+    run(model, build_trie(TITLES), [np.array([1, 2, 3])])
+    assert seen == {(name, dtype) for name in names}
+
+
+def autocast_of() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None

@@ -122,15 +122,17 @@ def users(n: int = 12) -> list[np.ndarray]:
 
 def test_no_fold_is_trained_on_its_own_users(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[int]] = []
+    seeds: list[int] = []
     train = sasrec.train
 
-    def spy(sequences: list[np.ndarray], *rest: object, **more: object) -> sasrec.SASRec:
+    def spy(sequences: list[np.ndarray], *rest: Any) -> sasrec.SASRec:
+        seeds.append(rest[-1].seed)
         seen.append({int(item) // 2 for sequence in sequences for item in sequence})
-        return train(sequences, *rest, **more)  # type: ignore[arg-type]
+        return train(sequences, *rest)
 
     monkeypatch.setattr(sasrec, "train", spy)
     fitted = oracle.cross_fit(users(), 24, SMALL, 3, Work(seed=0))
-    assert len(seen) == 3
+    assert len(seen) == len(set(seeds)) == 3
     for number, trained_on in enumerate(seen):
         assert trained_on == set(np.flatnonzero(fitted.fold != number).tolist())
     assert set.union(*seen) == set(range(12))

@@ -17,13 +17,16 @@ from tokenizers import Regex, Tokenizer, normalizers
 from rosepo_bench import cli
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox", "gemma2"])
-def test_lora_on_a_transformers_model(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("qwen3", "float32"), ("gpt_neox", "float32"), ("gemma2", "float32"), ("qwen3", "bfloat16")]
+)
+def test_lora_on_a_transformers_model(kind: str, dtype: str, tmp_path: Path) -> None:
     save_model(kind, tmp_path / kind)
     out = tmp_path / "out"
     settings = [
         f"model.name=hf:{tmp_path / kind}",
         "model.training=lora",
+        f"model.dtype={dtype}",
         f"model.checkpointing={'true' if kind == 'gemma2' else 'false'}",
         "model.lora_dropout=0.1",
         "sft.lr=1e-2",
@@ -49,6 +52,7 @@ def test_lora_on_a_transformers_model(kind: str, tmp_path: Path) -> None:
     (weights,) = out.glob("stages/steam.sft-*/weights.safetensors")
     with safe_open(weights, framework="pt") as file:
         names = list(file.keys())
+        assert {file.get_slice(name).get_dtype() for name in names} == {"F32"}
     assert names
     assert all("lora_" in name for name in names)
 

@@ -3,7 +3,7 @@ name."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -52,7 +52,11 @@ class ModelConfig(Section):
     lora_rank: int = Field(8, ge=1, description="lora only: rank")
     lora_alpha: int = Field(32, ge=1, description="lora only: scale, divided by the rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of forward passes; bfloat16: by autocast, with trained weights, their gradients and AdamW's "
+        "moments in float32 and frozen weights in bfloat16",
+    )
     attention: Literal["auto", "forest", "dense", "flex"] = Field(
         "auto",
         description="forest: the compiled operator, CPU only; dense: SDPA tree by tree under a mask; flex: "
@@ -104,19 +108,32 @@ class PromptConfig(Section):
         return self
 
 
-class SFTConfig(Section):
+class TrainingConfig(Section):
+    """AdamW (arXiv 1711.05101) and its learning rate: the settings that every training has."""
+
+    lr: float = Field(gt=0, description="highest learning rate of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises linearly")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="the learning rate after warm-up: falls to 0 along half a cosine or a line, or stays"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999),
+        strict=False,  # TOML and JSON have lists only; the two numbers stay strict
+        description="decay rates of AdamW's two moments, as [0.9, 0.999]",
+    )
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient: a longer one is scaled down to it")
+
+
+class SFTConfig(TrainingConfig):
     """Supervised fine-tuning: every step of a training window is a response."""
 
     epochs: float = Field(1.0, gt=0, description="passes over all training steps; fractions are possible")
     lr: float = Field(3e-3, gt=0, description="highest learning rate of AdamW")
-    warmup: float = Field(
-        0.05, ge=0, lt=1, description="share of the steps in which the rate rises; then a cosine to 0"
-    )
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     batch: int = Field(128, ge=1, description="responses (steps) of one optimizer step")
 
 
-class PreferenceConfig(Section):
+class PreferenceConfig(TrainingConfig):
     """Preference training. A method sets sampler and ε; these are the settings that methods share or override."""
 
     pairs: int = Field(2000, ge=1, description="most training pairs; users are drawn, then their last steps")
@@ -124,10 +141,11 @@ class PreferenceConfig(Section):
     validation_pairs: int = Field(1000, ge=2, description="most held-out pairs for the margin's accuracy and for τ")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
     lr: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
-    warmup: float = Field(
-        0.05, ge=0, lt=1, description="share of the steps in which the rate rises; then a cosine to 0"
+    dropout: bool = Field(
+        False,
+        description="false: the policy trains without dropout, as its reference was computed; true: with the model's "
+        "own and that of LoRA layers",
     )
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     batch: int = Field(64, ge=1, description="pairs of one optimizer step")
     trees: Literal["user", "prompt"] = Field(
         "user", description="a user's pairs stand in one tree and one optimizer step, or each pair for itself"
@@ -149,7 +167,7 @@ class PreferenceConfig(Section):
     )
 
 
-class SASRecConfig(Section):
+class SASRecConfig(TrainingConfig):
     """SASRec (arXiv 1808.09781) with a full softmax over the catalogue."""
 
     hidden: int = Field(64, ge=8, description="width")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive
+from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training.memory import PeakMemory
 from rosepo_bench.engine.training.meter import Meter
 from rosepo_bench.engine.training.preference import TrainingPairs, train_preference
@@ -33,12 +34,11 @@ def aligned(smoothing: Smoothing, name: str, epsilon: str) -> Stage[Trained]:
                 pipeline.data.sequences,
                 pairs,
                 settings,
-                seed=derive(pairing.seed, "preference"),
                 meter=meter,
                 batch_tokens=config.batch_tokens,
-                checkpoint=work / "checkpoint.safetensors",
-                checkpoint_seconds=config.checkpoint_seconds,
-                label=f"{pipeline.name} {name}",
+                work=Work(
+                    derive(pairing.seed, "preference"), f"{pipeline.name} {name}", work, config.checkpoint_seconds
+                ),
             )
         model.save(folder / "weights.safetensors")
         seen = len(pairs.epsilon) * settings.epochs

@@ -12,6 +12,7 @@ import numpy as np
 
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive
+from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates
 from rosepo_bench.data.fetch import fingerprint
 from rosepo_bench.data.types import Examples, IntArray
@@ -135,12 +136,9 @@ class Language:
                     config.sft,
                     window=config.prompt.history + 1,
                     first=1 if config.prompt.candidates else 0,
-                    seed=derive(self.seed, "sft"),
                     meter=meter,
                     batch_tokens=config.batch_tokens,
-                    checkpoint=work / "checkpoint.safetensors",
-                    checkpoint_seconds=config.checkpoint_seconds,
-                    label=f"{pipeline.name} sft",
+                    work=Work(derive(self.seed, "sft"), f"{pipeline.name} sft", work, config.checkpoint_seconds),
                 )
             model.save(folder / "weights.safetensors")
             store.write_json(folder / "report.json", meter.report(report, memory))

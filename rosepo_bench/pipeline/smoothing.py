@@ -12,6 +12,7 @@ import numpy as np
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive
+from rosepo_bench.base.work import Work
 from rosepo_bench.data.types import FloatArray
 from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
 from rosepo_bench.pipeline.stages import Stage
@@ -47,10 +48,8 @@ class Smoothing:
                 pipeline.training,
                 pipeline.data.items,
                 config.sasrec,
-                folds=config.oracle.folds,
-                seed=self.seed,
-                folder=work,
-                checkpoint_seconds=config.checkpoint_seconds,
+                config.oracle.folds,
+                Work(self.seed, f"{pipeline.name} oracle", work, config.checkpoint_seconds),
             )
             store.write_npz(folder / "folds.npz", fold=fitted.fold)
             for number, model in enumerate(fitted.models):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rosepo_bench.base import store
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.seeds import derive
+from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates, catalog, sequences, storage
 from rosepo_bench.data.catalog import Resolved
 from rosepo_bench.data.types import Dataset, Examples, FloatArray, IntArray, Split
@@ -115,10 +116,7 @@ class Pipeline:
                 self.training,
                 self.data.items,
                 config.sasrec,
-                seed=derive(self.seed, "sasrec"),
-                checkpoint=work / "checkpoint.safetensors",
-                checkpoint_seconds=config.checkpoint_seconds,
-                label=f"{self.name} sasrec",
+                Work(derive(self.seed, "sasrec"), f"{self.name} sasrec", work, config.checkpoint_seconds),
             )
             sasrec.save(model, folder / "weights.safetensors")
 

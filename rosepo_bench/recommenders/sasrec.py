@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive, generator
+from rosepo_bench.base.work import Work
 from rosepo_bench.data.types import FloatArray, IntArray
 
 SCORING_TOKENS = 16384
@@ -138,36 +140,20 @@ def _backward(model: SASRec, cut: list[IntArray], batch: int, seed: int) -> Call
     return backward
 
 
-def train(
-    sequences: Sequence[IntArray],
-    items: int,
-    config: SASRecConfig,
-    *,
-    seed: int,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = 15.0,
-    label: str = "sasrec",
-) -> SASRec:
-    """Trains on the training parts of the users' histories (0-based items). With ``checkpoint`` an
-    interrupted training goes on where it was. Raises UserError where no history has two items."""
+def train(sequences: Sequence[IntArray], items: int, config: SASRecConfig, work: Work) -> SASRec:
+    """Trains on the training parts of the users' histories (0-based items). Raises UserError where no history has two
+    items, and where training diverges."""
     from rosepo_bench.engine.training.loop import Schedule, fit
 
     cut = windows(sequences, config.length)
     if not cut:
-        raise UserError(f"{label}: no training history has two items; lower dataset.core or give more data")
+        raise UserError(f"{work.label}: no training history has two items; lower dataset.core or give more data")
     with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
-        torch.manual_seed(derive(seed, "sasrec", "weights"))
+        torch.manual_seed(derive(work.seed, "sasrec", "weights"))
         model = SASRec(items, config)
     steps = config.epochs * -(-len(cut) // config.batch)
-    fit(
-        model,
-        _backward(model, cut, config.batch, seed),
-        Schedule(steps=steps, lr=config.lr),
-        seed=derive(seed, "sasrec", "dropout"),
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        label=label,
-    )
+    backward = _backward(model, cut, config.batch, work.seed)
+    fit(model, backward, Schedule.of(config, steps), replace(work, seed=derive(work.seed, "sasrec", "dropout")))
     return model.eval()
 
 

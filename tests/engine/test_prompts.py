@@ -12,7 +12,7 @@ from rosepo_bench.engine.forest import Limits
 from rosepo_bench.engine.prompts.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
 from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter, check_context, check_distinct, template_for
 from rosepo_bench.engine.prompts.tokens import train_tiny
-from rosepo_bench.engine.training.sft import plan_batches
+from rosepo_bench.engine.training.sft import window_batches
 
 TITLES = [
     "Iron Harbor (1990)",
@@ -162,10 +162,10 @@ def test_windows_of_nothing_are_refused() -> None:
 
 def test_batches_hold_enough_responses_and_whole_epochs() -> None:
     ends = np.array([30, 12, 25])
-    planned = plan_batches(ends, SFTConfig(epochs=2.0, batch=16), window=10, seed=0)
+    planned = window_batches(ends, SFTConfig(epochs=2.0, batch=16), window=10, seed=0)
     assert all(sum(map(len, batch)) >= 16 for batch in planned[:-1])
     assert sum(len(window) for batch in planned for window in batch) == 2 * 67
-    half = plan_batches(ends, SFTConfig(epochs=0.5, batch=16), window=10, seed=0)
+    half = window_batches(ends, SFTConfig(epochs=0.5, batch=16), window=10, seed=0)
     assert 33 <= sum(len(window) for batch in half for window in batch) <= 33 + 10
 
 

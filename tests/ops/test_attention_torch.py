@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ops
+from rosepo_bench.engine.ops.attention_reference import tree_masks
 
 FORWARD = torch.ops.rosepo.forest_attention.default
 BACKWARD = torch.ops.rosepo.forest_attention_backward.default
@@ -90,6 +91,44 @@ def test_autocast_casts_as_by_hand(impl: str) -> None:
         double = function(case, impl=impl)(*case.to(torch.float64).heads)
     assert torch.equal(found, by_hand)
     assert double.dtype == torch.float64
+
+
+@pytest.mark.parametrize("impl", ["cpp", "reference"])
+@pytest.mark.parametrize("kept", [(0, 1), (2,), (0,), (1, 2)])
+def test_autocast_casts_mixed_heads_as_torch_casts_its_own(impl: str, kept: tuple[int, ...]) -> None:
+    """Rotary positions leave query and key in float32 beside a value in bfloat16. Result and gradients are those of
+    heads that were cast by hand, the gradients in the dtypes of what was given; torch's own attention agrees."""
+    end, depth = forest(30, seed=5)
+    case = draw(end, depth, width=16, dtype=torch.float32)
+    mixed = [x if at in kept else x.bfloat16() for at, x in enumerate(case.heads)]
+    leaves = [x.detach().clone().requires_grad_() for x in mixed]
+    by_hand = [x.detach().bfloat16().requires_grad_() for x in mixed]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = function(case, impl=impl)(*leaves)
+        (mask,) = tree_masks(torch.tensor([30] * 30))
+        chain = ops.forest_attention(*mixed, torch.tensor([30] * 30), impl=impl)
+        groups = len(mixed[0]) // len(mixed[1])
+        key, value = (x.repeat_interleave(groups, 0)[None] for x in mixed[1:])
+        torchs = torch.nn.functional.scaled_dot_product_attention(mixed[0][None], key, value, attn_mask=mask)[0]
+    wanted = function(case, impl=impl)(*by_hand)
+    assert found.dtype == chain.dtype == torchs.dtype == torch.bfloat16
+    assert torch.equal(found, wanted)
+    torch.testing.assert_close(chain, torchs, rtol=2e-2, atol=2e-2)
+    grads = torch.autograd.grad(found, leaves, case.grad.bfloat16())
+    for given, one, two in zip(leaves, grads, torch.autograd.grad(wanted, by_hand, case.grad.bfloat16()), strict=True):
+        assert one.dtype == given.dtype
+        assert torch.equal(one.bfloat16(), two)
+
+
+def test_without_autocast_mixed_heads_are_refused() -> None:
+    case = draw(*forest(9, seed=6), width=8, dtype=torch.float32)
+    query, key, value = case.heads
+    with pytest.raises(UserError, match=r"value is torch.bfloat16, query is torch.float32: want one dtype"):
+        function(case)(query, key, value.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match=r"value is torch.float64, query is"):
+        function(case)(query, key, value.double())  # autocast leaves float64 alone, as torch's does
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match="query is a list: want a tensor"):
+        function(case)(query.tolist(), key, value)
 
 
 def test_other_derivatives_are_refused_and_the_reference_has_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.work import Work
 from rosepo_bench.preference import smoothing
 from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.recommenders import sasrec
@@ -121,22 +123,31 @@ def users(n: int = 12) -> list[np.ndarray]:
 
 def test_no_fold_is_trained_on_its_own_users(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[int]] = []
+    seeds: list[int] = []
     train = sasrec.train
 
-    def spy(sequences: list[np.ndarray], *rest: object, **more: object) -> sasrec.SASRec:
+    def spy(sequences: list[np.ndarray], *rest: Any) -> sasrec.SASRec:
+        seeds.append(rest[-1].seed)
         seen.append({int(item) // 2 for sequence in sequences for item in sequence})
-        return train(sequences, *rest, **more)  # type: ignore[arg-type]
+        return train(sequences, *rest)
 
     monkeypatch.setattr(sasrec, "train", spy)
-    fitted = oracle.cross_fit(users(), 24, SMALL, folds=3, seed=0)
-    assert len(seen) == 3
+    fitted = oracle.cross_fit(users(), 24, SMALL, 3, Work(seed=0))
+    assert len(seen) == len(set(seeds)) == 3
     for number, trained_on in enumerate(seen):
         assert trained_on == set(np.flatnonzero(fitted.fold != number).tolist())
     assert set.union(*seen) == set(range(12))
 
 
+def test_a_fold_that_diverges_stops_the_fit_by_name(tmp_path: Path) -> None:
+    """The message names the fold; no fold that diverged is kept as finished."""
+    with pytest.raises(UserError, match=r"oracle 1/2: .* at step \d+ .*lower lr \(1e\+30\)"):
+        oracle.cross_fit(users(), 24, SMALL.model_copy(update={"lr": 1e30}), 2, Work(0, "oracle", tmp_path))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_scores_come_from_the_users_own_fold() -> None:
-    fitted = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0)
+    fitted = oracle.cross_fit(users(), 24, SMALL, 2, Work(seed=0))
     user = np.array([3, 0, 7, 3, 11])
     histories = [users()[number][:3] for number in user]
     candidates = np.random.default_rng(0).integers(24, size=(5, 4))
@@ -158,8 +169,8 @@ def test_memorised_pairs_show_in_the_gap() -> None:
     histories = [sequence[:-1] for sequence in sequences]
     chosen = np.array([sequence[-1] for sequence in sequences])
     candidates = np.stack([(chosen + 7) % 30, chosen], axis=1)
-    folded = oracle.cross_fit(sequences, 30, config, folds=2, seed=0).scores(np.arange(24), histories, candidates)
-    unfolded = sasrec.scores(sasrec.train(sequences, 30, config, seed=0), histories, candidates)
+    folded = oracle.cross_fit(sequences, 30, config, 2, Work(seed=0)).scores(np.arange(24), histories, candidates)
+    unfolded = sasrec.scores(sasrec.train(sequences, 30, config, Work(seed=0)), histories, candidates)
     none = np.zeros(24)
     sure, unsure = (smoothing.epsilon(s[:, 0] - s[:, 1], none, 1.0, 0.5).mean() for s in (unfolded, folded))
     assert sure < 0.05
@@ -167,18 +178,18 @@ def test_memorised_pairs_show_in_the_gap() -> None:
 
 
 def test_interrupted_cross_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0)
-    oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0, folder=tmp_path)
+    whole = oracle.cross_fit(users(), 24, SMALL, 2, Work(seed=0))
+    oracle.cross_fit(users(), 24, SMALL, 2, Work(0, "oracle", tmp_path))
     (tmp_path / "fold1.safetensors").unlink()
     trained: list[str] = []
     train = sasrec.train
 
-    def spy(*arguments: object, **more: object) -> sasrec.SASRec:
-        trained.append(str(more["label"]))
-        return train(*arguments, **more)  # type: ignore[arg-type]
+    def spy(*arguments: Any) -> sasrec.SASRec:
+        trained.append(arguments[-1].label)
+        return train(*arguments)
 
     monkeypatch.setattr(sasrec, "train", spy)
-    again = oracle.cross_fit(users(), 24, SMALL, folds=2, seed=0, folder=tmp_path)
+    again = oracle.cross_fit(users(), 24, SMALL, 2, Work(0, "oracle", tmp_path))
     assert trained == ["oracle 2/2"], "a finished fold was trained again"
     for one, two in zip(whole.models, again.models, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rosepo_bench.base.config import DatasetConfig, PreferenceConfig, SASRecConfig
+from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates, catalog, sequences
 from rosepo_bench.data.types import Examples, FloatArray
 from rosepo_bench.preference import smoothing
@@ -48,8 +49,8 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "validation": candidates.draw(dataset, split, "validation", seed=0),
     }
     training = [sequence[:end] for sequence, end in zip(dataset.sequences, split.train_end, strict=True)]
-    folded = oracle.cross_fit(training, dataset.items, SASRecConfig(), folds=2, seed=0)
-    whole, other = (sasrec.train(training, dataset.items, SASRecConfig(), seed=seed) for seed in (0, 1))
+    folded = oracle.cross_fit(training, dataset.items, SASRecConfig(), 2, Work(seed=0))
+    whole, other = (sasrec.train(training, dataset.items, SASRecConfig(), Work(seed)) for seed in (0, 1))
     sampler = Sampler.of(dataset, split, PreferenceConfig(), history=19)
 
     def histories(examples: Examples) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.store import write_bytes
+from rosepo_bench.base.work import Work
 from rosepo_bench.recommenders import sasrec
 
 CONFIG = SASRecConfig(hidden=32, layers=2, heads=2, dropout=0.1, length=10, epochs=30, lr=5e-3, batch=16)
@@ -30,7 +31,7 @@ def cycles() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> sasrec.SASRec:
-    return sasrec.train(cycles(), ITEMS, CONFIG, seed=0)
+    return sasrec.train(cycles(), ITEMS, CONFIG, Work(seed=0))
 
 
 def test_learns_a_deterministic_cycle(model: sasrec.SASRec) -> None:
@@ -105,9 +106,9 @@ def test_an_epoch_takes_each_window_once_with_little_padding() -> None:
     assert any((one != two).any() for one, two in zip(batches, other, strict=True) if len(one) == len(two))
 
 
-def weights(seed: int, checkpoint: Path | None = None) -> list[torch.Tensor]:
+def weights(seed: int, folder: Path | None = None) -> list[torch.Tensor]:
     config = CONFIG.model_copy(update={"epochs": 2})
-    trained = sasrec.train(cycles(), ITEMS, config, seed=seed, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    trained = sasrec.train(cycles(), ITEMS, config, Work(seed, folder=folder, checkpoint_seconds=0.0))
     return [parameter.detach() for parameter in trained.parameters()]
 
 
@@ -130,10 +131,24 @@ def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(sasrec, "window_loss", killed)
     with pytest.raises(KeyboardInterrupt):
-        weights(0, tmp_path / "checkpoint")
-    resumed, steps = weights(0, tmp_path / "checkpoint"), 2 * -(-len(sasrec.windows(cycles(), 10)) // 16)
+        weights(0, tmp_path)
+    resumed, steps = weights(0, tmp_path), 2 * -(-len(sasrec.windows(cycles(), 10)) // 16)
     assert all(torch.equal(one, two) for one, two in zip(whole, resumed, strict=True))
     assert calls - 6 == steps - 5, "finished steps were done again"
+
+
+@pytest.mark.parametrize("bad", [0, 3, 5])
+def test_a_gradient_that_is_not_finite_stops_training(bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six steps the first, one between, the last: the loss itself is finite in all of them."""
+    loss, calls = sasrec.window_loss, iter(range(6))
+
+    def planted(model: sasrec.SASRec, ids: torch.Tensor) -> torch.Tensor:
+        zero = 0 * model.bias.sum()  # the square root of 0 has an infinite slope, times 0
+        return loss(model, ids) + (zero.sqrt() if next(calls) == bad else zero)
+
+    monkeypatch.setattr(sasrec, "window_loss", planted)
+    with pytest.raises(UserError, match=f"sasrec: the gradient norm is nan at step {bad} "):
+        sasrec.train(cycles(), ITEMS, CONFIG.model_copy(update={"epochs": 2}), Work(0, "sasrec"))
 
 
 def test_file_keeps_all(model: sasrec.SASRec, tmp_path: Path) -> None:
@@ -148,7 +163,7 @@ def test_file_keeps_all(model: sasrec.SASRec, tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two items"):
-        sasrec.train([np.array([1])], ITEMS, CONFIG, seed=0)
+        sasrec.train([np.array([1])], ITEMS, CONFIG, Work(seed=0))
     with pytest.raises(ValueError, match="multiple"):
         SASRecConfig(hidden=33)
     write_bytes(tmp_path / "other.safetensors", b"not safetensors")

@@ -22,6 +22,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ops
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.ops import attention_reference as plain
+from rosepo_bench.engine.ops.implementation import autocast
 
 NAME = "rosepo_forest"
 CHOICES = ("auto", "forest", "dense", "flex")
@@ -258,6 +259,7 @@ def _flex(
     query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None, softcap: float | None
 ) -> Tensor:
     tokens = query.shape[2]
+    query, key, value = autocast(query, key, value)  # FlexAttention takes one dtype and casts nothing itself
     query, key, value = (pad(x, (0, 0, 0, mask.shape[-1] - tokens)) for x in (query, key, value))
     with torch._dynamo.config.patch(recompile_limit=COMPILED_KERNELS):
         result = _compiled()(query, key, value, mask, scaling, softcap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ class ForestModel:
     """``network``, a causal LM of transformers, LoRA layers inside where it is adapted; it attends as ``attention``
     says (`auto`, `forest`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the implementation of
     the operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted from the shape).
+    ``dtype`` is what every pass computes in, under autocast and whatever dtype the weights have; None: no autocast.
 
     Raises UserError for a model that the forest would be wrong for.
     """
@@ -31,6 +33,7 @@ class ForestModel:
     impl: str = "auto"
     attention: str = "auto"
     square_cost: float = 0.0
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if self.attention not in attention.CHOICES:
@@ -72,9 +75,34 @@ class ForestModel:
         Only rows that predict something reach the vocabulary, each once however many targets hang on it.
         """
         inputs = attention.inputs(batch, self.network.config, self.attention, self.impl)
-        hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
-        rows = hidden[0].index_select(0, batch.rows)
-        return self.head(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
+        rows = self.states(**inputs, use_cache=False)[0].index_select(0, batch.rows)
+        return self.sums(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
+
+    # Every pass goes through the next three, which hold the one autocast.
+
+    def states(self, **inputs: Any) -> Tensor:
+        """The final hidden states ``[B, T, d]`` of the body for what transformers takes."""
+        with self._autocast():
+            states: Tensor = self.network.base_model(**inputs).last_hidden_state
+        return states
+
+    def sums(
+        self, rows: Tensor, target: Tensor, row_of_target: Tensor, sequence_of_target: Tensor, sequences: int
+    ) -> Tensor:
+        """Log-probs ``[sequences]`` of ``SequenceLogProb``'s triples over the hidden states ``rows`` ``[N, d]``."""
+        with self._autocast():
+            found: Tensor = self.head(rows, target, row_of_target, sequence_of_target, sequences)
+        return found
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """The linear head's values ``[N, V]`` for hidden states ``rows`` ``[N, d]``, before any scale or cap, neither
+        of which changes their order."""
+        with self._autocast():
+            found: Tensor = self.network.get_output_embeddings()(rows)
+        return found
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     @cached_property
     def head(self) -> SequenceLogProb:

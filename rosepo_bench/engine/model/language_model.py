@@ -33,7 +33,7 @@ class LanguageModel(ForestModel):
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def save(self, path: Path) -> None:
-        """Writes the trained parameters as safetensors."""
+        """Writes the trained parameters as safetensors, in their own dtype."""
         store.write_bytes(path, save({name: p.detach().contiguous() for name, p in self.trained().items()}))
 
     def load(self, path: Path) -> None:
@@ -91,7 +91,8 @@ def attention_of(config: ModelConfig) -> str:
 
 
 def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:
-    """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers."""
+    """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers. With
+    ``config.dtype`` bfloat16 passes run under autocast: trained weights are float32, frozen ones bfloat16."""
     device = device_of(config)
     torch.manual_seed(seed)
     network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
@@ -100,10 +101,26 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
         network = _adapted(network, config)
     if config.checkpointing:
         _checkpoint_activations(network)
+    short = torch.bfloat16 if config.dtype == "bfloat16" else None
+    _set_dtypes(network, short or torch.float32)
     network.to(device).eval()
     if encoder.size > network.get_output_embeddings().weight.shape[0]:
         raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
-    return LanguageModel(network, encoder, impl=config.impl, attention=config.attention, square_cost=config.square_cost)
+    return LanguageModel(
+        network,
+        encoder,
+        impl=config.impl,
+        attention=config.attention,
+        square_cost=config.square_cost,
+        dtype=short,
+    )
+
+
+def _set_dtypes(network: Any, frozen: torch.dtype) -> None:
+    """Trained weights in float32, whatever passes compute in: in bfloat16 an optimizer step would be lost in rounding.
+    Frozen ones in ``frozen``."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
 
 
 def context_of(config: ModelConfig) -> int:
@@ -134,7 +151,7 @@ def _tiny(config: ModelConfig, encoder: Encoder) -> Any:
         bos_token_id=encoder.begin[0],
         eos_token_id=encoder.end,
     )
-    return LlamaForCausalLM(shape).to(getattr(torch, config.dtype))
+    return LlamaForCausalLM(shape)
 
 
 def _pretrained(config: ModelConfig) -> Any:
@@ -142,10 +159,11 @@ def _pretrained(config: ModelConfig) -> Any:
 
     name = pretrained_name(config.name)
     refuse_unsuitable(pretrained_config(name))
+    dtype = getattr(torch, config.dtype) if config.training == "lora" else torch.float32
     try:
         return AutoModelForCausalLM.from_pretrained(
             name,
-            dtype=getattr(torch, config.dtype),
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
         )

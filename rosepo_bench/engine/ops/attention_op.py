@@ -43,9 +43,10 @@ def forest_attention(
     is compiled for no device: ``soft_cap`` (scores x become ``soft_cap tanh(x / soft_cap)``) and CUDA. Under autocast
     query, key and value are cast as torch casts those of its own attention. No second derivative.
     """
+    # First, as rotary positions leave query and key in float32 beside a value that a linear layer cast.
+    query, key, value = autocast(query, key, value)
     reference.check_arguments(query, key, value, end, depth=depth, window=window, scaling=scaling)
     reference.check_cap(soft_cap)
-    query, key, value = autocast(query, key, value)
     if impl != "reference" and query.is_cuda:
         raise UserError(
             f"impl is {impl!r}: forest_attention is compiled for the CPU alone, the tensors are on {query.device}; "

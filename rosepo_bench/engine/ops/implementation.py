@@ -54,12 +54,18 @@ def for_people(error: RuntimeError, operator: str) -> Exception:
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What a linear layer under autocast would make of them."""
-    first = tensors[0]
-    kind = first.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind) or first.dtype == torch.float64:
-        return tensors
-    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+    """What a linear layer or torch's own attention would make of them under autocast: each floating-point tensor but
+    float64 in autocast's dtype, whatever dtypes the others have. Anything else stays as it is, for later checks."""
+    return tuple(_cast(x) for x in tensors)
+
+
+def _cast(x: Tensor) -> Tensor:
+    kind = x.device.type if isinstance(x, Tensor) else "meta"
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return x
+    if not x.is_floating_point() or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def refuse_tangents(instead: str = "impl='reference'", /, **arguments: Tensor | None) -> None:

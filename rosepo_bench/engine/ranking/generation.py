@@ -86,9 +86,9 @@ def _written(model: LanguageModel, prompts: Sequence[IntArray], limit: int) -> l
 
 def _most_likely(model: LanguageModel, hidden: Tensor) -> Tensor:
     """The token of the highest logit at each state, int64 ``[R]``. UserError where logits are not finite."""
-    head, found = model.network.get_output_embeddings(), []
+    found = []
     for part in hidden.split(ROWS):
-        top = head(part).max(dim=-1)
+        top = model.logits(part).max(dim=-1)
         if not bool(top.values.isfinite().all()):
             raise UserError("logits are not finite: the model has diverged; lower the learning rate of its training")
         found.append(top.indices)

@@ -29,7 +29,7 @@ class CachedPrompts:
     def __init__(self, model: LanguageModel, prompts: Sequence[IntArray]) -> None:
         from transformers import DynamicCache
 
-        self.network = model.network
+        self.model = model
         self.cache: Any = DynamicCache()
         lengths = np.array([len(prompt) for prompt in prompts])
         tokens = np.zeros((len(prompts), int(lengths.max())), dtype=np.int64)
@@ -58,7 +58,7 @@ class CachedPrompts:
             near = query[:, :, None] - window < key[:, None, :]
             return (mask & near if window else mask)[:, None]
 
-        masks = attention.for_layers(self.network.config, mask.shape[2], of_layer)
+        masks = attention.for_layers(self.model.network.config, mask.shape[2], of_layer)
         states = self._run(tokens, attention_mask=masks, position_ids=query)
         if keep is None:
             self.positions = key
@@ -84,16 +84,14 @@ class CachedPrompts:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
     def _run(self, tokens: Tensor, **arguments: Any) -> Tensor:
-        found = self.network.base_model(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
-        states: Tensor = found.last_hidden_state
-        return states
+        return self.model.states(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
 
 
 def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntArray) -> FloatArray:
     """Log-probs over the whole vocabulary of ``token`` ``[E]`` at the states ``hidden[row]``, float64 ``[E]``; each row
     of ``hidden`` ``[R, d]`` meets the vocabulary once. UserError where one is not finite."""
     row_of, target, own = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
-    found = model.head(hidden, target, row_of, own, len(token))
+    found = model.sums(hidden, target, row_of, own, len(token))
     ops.raise_errors(model.device)
     return found.double().cpu().numpy()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +12,11 @@ from torch import Tensor
 
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.seeds import generator
+from rosepo_bench.base.work import Work
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.forest.packing import batches
+from rosepo_bench.engine.model.dropout import switch_off_dropout
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.ops import preference_loss, raise_errors
@@ -44,22 +45,22 @@ def train_preference(
     pairs: TrainingPairs,
     config: PreferenceConfig,
     *,
-    seed: int,
     meter: Meter,
     batch_tokens: int,
-    checkpoint: Path,
-    checkpoint_seconds: float,
-    label: str,
+    work: Work,
 ) -> FitReport:
     """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
-    many users; how they are packed into forward passes changes no number beyond rounding."""
+    many users; how they are packed into forward passes changes no number beyond rounding. Unless ``config.dropout``
+    says otherwise, ``model`` loses its dropout for good: its reference was computed without."""
+    if not config.dropout:
+        switch_off_dropout(model.network)
     began = time.monotonic()
     limits = limits_of(model, batch_tokens)
     alone = config.trees == "prompt"
     users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     meter.preparation = time.monotonic() - began
     # By user (or pair), however many trees he has: what one optimizer step is does not depend on the packing.
-    plan = plan_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=seed)
+    plan = pair_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=work.seed)
 
     def backward(step: int) -> float:
         groups = [group for user in plan[step] for group in users[user]]
@@ -67,16 +68,7 @@ def train_preference(
         raise_errors(model.device)
         return loss
 
-    schedule = Schedule(len(plan), config.lr, config.warmup, config.weight_decay)
-    return fit(
-        model.network,
-        backward,
-        schedule,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        label=label,
-    )
+    return fit(model.network, backward, Schedule.of(config, len(plan)), work)
 
 
 def backward_step(
@@ -129,9 +121,9 @@ def _tensor(values: FloatArray, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
 
 
-def plan_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
-    """The groups of each optimizer step: users shuffled an epoch, at least ``config.batch`` pairs a step (the last of
-    an epoch may have fewer)."""
+def pair_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
+    """The users of each optimizer step, who have ``sizes[user]`` pairs each: shuffled an epoch, at least
+    ``config.batch`` pairs a step (the last of an epoch may have fewer)."""
     planned = []
     for epoch in range(config.epochs):
         current: list[int] = []

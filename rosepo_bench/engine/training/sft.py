@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from rosepo_bench.base.config import SFTConfig
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.work import Work
 from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.forest import Tree
 from rosepo_bench.engine.forest.packing import batches
@@ -27,19 +27,17 @@ def train_sft(
     *,
     window: int,
     first: int,
-    seed: int,
     meter: Meter,
     batch_tokens: int,
-    checkpoint: Path,
-    checkpoint_seconds: float,
-    label: str,
+    work: Work,
 ) -> FitReport:
     """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
-    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of a step's responses."""
-    schedule_of_batches = plan_batches(train_end, config, window=window, first=first, seed=seed)
+    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of an optimizer step's responses. The
+    model's dropout acts."""
+    plan = window_batches(train_end, config, window=window, first=first, seed=work.seed)
 
     def backward(step: int) -> float:
-        trees = trees_of(schedule_of_batches[step])
+        trees = trees_of(plan[step])
         tokens = sum(len(tree.target) for tree in trees)
         loss = 0.0
         for _, batch in batches(trees, batch_tokens, model.device):
@@ -50,19 +48,10 @@ def train_sft(
         raise_errors(model.device)
         return loss
 
-    schedule = Schedule(len(schedule_of_batches), config.lr, config.warmup, config.weight_decay)
-    return fit(
-        model.network,
-        backward,
-        schedule,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        label=label,
-    )
+    return fit(model.network, backward, Schedule.of(config, len(plan)), work)
 
 
-def plan_batches(
+def window_batches(
     train_end: IntArray, config: SFTConfig, *, window: int, first: int = 0, seed: int
 ) -> list[list[Window]]:
     """Windows of each optimizer step: at least ``config.batch`` responses a step, ``config.epochs`` times all steps."""

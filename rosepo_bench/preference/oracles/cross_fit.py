@@ -7,15 +7,16 @@ model that never saw its user.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive, generator
+from rosepo_bench.base.work import Work
 from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.recommenders.sasrec import SASRec
@@ -45,39 +46,29 @@ class Oracle:
         return found
 
 
-def cross_fit(
-    sequences: Sequence[IntArray],
-    items: int,
-    config: SASRecConfig,
-    *,
-    folds: int,
-    seed: int,
-    folder: Path | None = None,
-    checkpoint_seconds: float = 15.0,
-) -> Oracle:
+def cross_fit(sequences: Sequence[IntArray], items: int, config: SASRecConfig, folds: int, work: Work) -> Oracle:
     """Trains one SASRec a fold on the training histories ``sequences`` (one a user) of the other folds'
-    users. With ``folder`` each finished fold is kept there, and an interrupted cross-fit goes on."""
-    fold = assign_folds(len(sequences), folds, seed)
+    users. In ``work.folder`` each finished fold is kept, and an interrupted cross-fit goes on."""
+    fold = assign_folds(len(sequences), folds, work.seed)
     models = []
     for number in range(folds):
-        finished = folder / f"fold{number}.safetensors" if folder else None
-        if finished and finished.exists():
-            models.append(sasrec.load(finished))
-            continue
-        checkpoint = folder / f"fold{number}.checkpoint" if folder else None
         others = [sequence for user, sequence in enumerate(sequences) if fold[user] != number]
-        label = f"oracle {number + 1}/{folds}"
-        model = sasrec.train(
-            others,
-            items,
-            config,
-            seed=derive(seed, "oracle", number),
-            checkpoint=checkpoint,
-            checkpoint_seconds=checkpoint_seconds,
-            label=label,
+        part = replace(
+            work,
+            seed=derive(work.seed, "oracle", number),
+            label=f"{work.label} {number + 1}/{folds}",
+            folder=work.folder and work.folder / f"fold{number}",
         )
-        if finished and checkpoint:
-            sasrec.save(model, finished)
-            checkpoint.unlink(missing_ok=True)
-        models.append(model)
+        models.append(_fold(others, items, config, part))
     return Oracle(fold, tuple(models))
+
+
+def _fold(sequences: Sequence[IntArray], items: int, config: SASRecConfig, work: Work) -> SASRec:
+    """The SASRec of one fold, read if it is finished."""
+    if work.folder is None:
+        return sasrec.train(sequences, items, config, work)
+    finished = work.folder.with_suffix(".safetensors")
+    if not finished.exists():
+        sasrec.save(sasrec.train(sequences, items, config, work), finished)
+        shutil.rmtree(work.folder, ignore_errors=True)  # its checkpoint
+    return sasrec.load(finished)

@@ -1,0 +1,23 @@
+"""Where one training stands in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Work:
+    """The seed of a training's draws, the ``label`` of its progress and messages, and the ``folder`` that holds its
+    checkpoint, written anew every ``checkpoint_seconds`` seconds; without a folder an interrupted training begins
+    again."""
+
+    seed: int
+    label: str = "train"
+    folder: Path | None = None
+    checkpoint_seconds: float = 15.0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file from which an interrupted training goes on."""
+        return self.folder and self.folder / "checkpoint.safetensors"

@@ -199,8 +199,8 @@ class Pairing:
         )
 
     def pair_logps(self, name: str, trained: Stage[Trained], parts: tuple[str, ...]) -> Stage[dict[str, FloatArray]]:
-        """Summed log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``: sums whatever
-        ``scoring.score`` says, for the losses are defined on them."""
+        """Summed log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``: the losses
+        are defined on sums, whatever ``scoring.score`` says."""
 
         def compute(folder: Path, work: Path) -> None:
             model = self._model(trained)

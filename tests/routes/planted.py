@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "preference": {"pairs": 50, "steps_per_user": 3, "validation_pairs": 20, "batch": 8},
 }
 DAY, START = 86_400, 1_000_000_000
-NOUNS = "Amber Basalt Cobalt Dune Ember Fjord Garnet Harbour Iris Jade Kelp Lagoon".split()
+NOUNS = ["Amber", "Basalt", "Cobalt", "Dune", "Ember", "Fjord", "Garnet", "Harbour", "Iris", "Jade", "Kelp", "Lagoon"]
 NEVER_TRAINED = (24, 25)  # items that occur as validation and test targets alone
 USERS, ITEMS = 24, 26
 

@@ -197,9 +197,11 @@ class OracleConfig(Section):
 
 
 class ScoringConfig(Section):
-    """How candidates are ranked by a language model."""
+    """How a language model scores titles: where it ranks candidates, and where self-hard looks for its mistakes."""
 
-    score: Literal["sum", "mean"] = Field("sum", description="of the response's token log-probs")
+    score: Literal["sum", "mean"] = Field(
+        "sum", description="of the title's token log-probs; the losses and their references always take sums"
+    )
     batch_tokens: int = Field(4096, ge=64, description="tokens of one forward pass")
 
 

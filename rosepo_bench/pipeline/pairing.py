@@ -14,7 +14,7 @@ from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import Examples, FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
-from rosepo_bench.engine.ranking.scoring import title_logps
+from rosepo_bench.engine.ranking.scoring import title_logps, title_scores
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.pipeline.task import Trained
@@ -79,7 +79,8 @@ class Pairing:
 
     @cached_property
     def mining(self) -> Stage[dict[str, Pool]]:
-        """The SFT model's scores of what self-hard may reject: the prompt's candidates, or the catalogue's top."""
+        """The SFT model's scores of what self-hard may reject: the prompt's candidates, or the catalogue's top. Its own
+        mistakes are those of the protocol that it is measured by, so titles score by ``scoring.score`` here too."""
         whole = self.settings.self_hard_pool == "catalogue"
 
         def compute(folder: Path, work: Path) -> None:
@@ -91,7 +92,7 @@ class Pairing:
         inputs = {
             **self._steps_inputs,
             "pool": self.settings.self_hard_pool,
-            "batch_tokens": self.pipeline.config.scoring.batch_tokens,
+            "scoring": self.pipeline.config.scoring.model_dump(),
         }
         return Stage(
             f"{self.pipeline.name}.mining",
@@ -103,7 +104,7 @@ class Pairing:
 
     def _candidate_pool(self, model: LanguageModel, part: str) -> Pool:
         examples = self.examples[part]
-        return Pool(examples.candidates, self._logps(model, examples, examples.candidates, part))
+        return Pool(examples.candidates, self._scores(model, examples, examples.candidates, part))
 
     def _catalogue_pool(self, model: LanguageModel, part: str) -> Pool:
         examples, items = self.examples[part], self.pipeline.data.items
@@ -111,13 +112,26 @@ class Pairing:
         for start in range(0, items, CATALOGUE_CHUNK):
             chunk = np.arange(start, min(start + CATALOGUE_CHUNK, items), dtype=np.int32)
             titles = np.broadcast_to(chunk, (len(examples), len(chunk)))
-            found = self._logps(model, examples, titles, part)
+            found = self._scores(model, examples, titles, part)
             both = Pool(np.hstack([pool.items, titles]), np.hstack([pool.scores, found]))
             # A user's past and the target are taken out later, so the top must be longer than both together.
             longest = CATALOGUE_TOP + int(examples.step.max()) + 1
             best = np.argsort(-both.scores, axis=1, kind="stable")[:, :longest]
             pool = Pool(np.take_along_axis(both.items, best, 1), np.take_along_axis(both.scores, best, 1))
         return pool
+
+    def _scores(self, model: LanguageModel, examples: Examples, items: IntArray, part: str) -> FloatArray:
+        scoring = self.pipeline.config.scoring
+        return title_scores(
+            model,
+            self.language.prompter,
+            self.pipeline.data.sequences,
+            examples,
+            items,
+            score=scoring.score,
+            batch_tokens=scoring.batch_tokens,
+            label=f"{self.pipeline.name} {part}: mining",
+        )
 
     @cached_property
     def rejected(self) -> Stage[dict[str, Drawn]]:
@@ -185,7 +199,8 @@ class Pairing:
         )
 
     def pair_logps(self, name: str, trained: Stage[Trained], parts: tuple[str, ...]) -> Stage[dict[str, FloatArray]]:
-        """Log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``."""
+        """Summed log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``: the losses
+        are defined on sums, whatever ``scoring.score`` says."""
 
         def compute(folder: Path, work: Path) -> None:
             model = self._model(trained)

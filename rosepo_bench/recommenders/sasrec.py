@@ -190,11 +190,12 @@ def scores(model: SASRec, histories: Sequence[IntArray], candidates: IntArray) -
 
 
 def save(model: SASRec, path: Path) -> None:
-    """Weights and configuration in one safetensors file, atomically."""
+    """Weights and configuration in one safetensors file, atomically. Equal models make equal bytes: the facts are one
+    entry, because safetensors writes several in an order that changes from call to call."""
     from rosepo_bench.base import store
 
-    metadata = {"kind": "sasrec", "items": str(model.items), "config": model.config.model_dump_json()}
-    store.write_bytes(path, serialise(model.state_dict(), metadata=metadata))
+    facts = json.dumps({"items": model.items, "config": model.config.model_dump()})
+    store.write_bytes(path, serialise(model.state_dict(), metadata={"sasrec": facts}))
 
 
 def load(path: Path) -> SASRec:
@@ -206,8 +207,9 @@ def load(path: Path) -> SASRec:
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise refusal from error
-    if metadata.get("kind") != "sasrec":
+    if "sasrec" not in metadata:
         raise refusal
-    model = SASRec(int(metadata["items"]), SASRecConfig.model_validate(json.loads(metadata["config"])))
+    facts = json.loads(metadata["sasrec"])
+    model = SASRec(facts["items"], SASRecConfig.model_validate(facts["config"]))
     model.load_state_dict(weights)
     return model.eval()

@@ -169,3 +169,11 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     write_bytes(tmp_path / "other.safetensors", b"not safetensors")
     with pytest.raises(UserError, match="not a SASRec"):
         sasrec.load(tmp_path / "other.safetensors")
+
+
+def test_equal_models_make_equal_files(tmp_path: Path) -> None:
+    """Byte for byte, however often: a file's hash stands for its model."""
+    model = sasrec.SASRec(ITEMS, CONFIG)
+    for number in range(8):
+        sasrec.save(model, tmp_path / str(number))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

@@ -50,6 +50,28 @@ def title_logps(
     return result
 
 
+def title_scores(
+    model: LanguageModel,
+    prompter: Prompter,
+    sequences: Sequence[IntArray],
+    examples: Examples,
+    responses: IntArray,
+    *,
+    score: str,
+    batch_tokens: int,
+    label: str,
+) -> FloatArray:
+    """Scores by the protocol's rule of the titles ``responses`` ``[n, R]``: the ``sum`` of a title's token log-probs,
+    or their ``mean``. Whatever ranks or chooses items scores them by this; losses and their references are defined on
+    sums and take :func:`title_logps`."""
+    logps = title_logps(model, prompter, sequences, examples, responses, batch_tokens=batch_tokens, label=label)
+    if score == "mean":
+        lengths = np.array([len(title) for title in prompter.titles])
+        return logps / lengths[responses]
+    assert score == "sum", score
+    return logps
+
+
 def candidate_scores(
     model: LanguageModel,
     prompter: Prompter,
@@ -60,12 +82,8 @@ def candidate_scores(
     batch_tokens: int,
     label: str,
 ) -> FloatArray:
-    """Scores of each example's candidates ``[n, size]``: the sum of the response's token log-probs, or their mean."""
-    logps = title_logps(
-        model, prompter, sequences, examples, examples.candidates, batch_tokens=batch_tokens, label=label
+    """:func:`title_scores` of each example's candidates ``[n, size]``."""
+    listed = examples.candidates
+    return title_scores(
+        model, prompter, sequences, examples, listed, score=score, batch_tokens=batch_tokens, label=label
     )
-    if score == "mean":
-        lengths = np.array([len(title) for title in prompter.titles])
-        return logps / lengths[examples.candidates]
-    assert score == "sum", score
-    return logps

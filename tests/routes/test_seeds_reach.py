@@ -1,0 +1,152 @@
+"""Which seed reaches what: the run's everything that is trained or drawn for training, each for itself; the data set's
+the frozen lists alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+import torch
+from planted import get
+
+from rosepo_bench.engine.training import preference
+from rosepo_bench.pipeline import language
+from rosepo_bench.recommenders import sasrec
+from rosepo_bench.runs.cells import Cell
+
+Content = dict[str, Any]
+
+
+def weights(model: torch.nn.Module) -> np.ndarray:
+    return torch.cat([p.detach().ravel() for p in model.parameters()]).numpy().copy()
+
+
+class Order:
+    """The order in which trainings read what they are given, as they read it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.windows: list[Any] = []
+        self.pairs: list[Any] = []
+        self.sasrec: dict[str, list[Any]] = {}
+        self.begun: dict[str, np.ndarray] = {}
+        trees, backward, loss, train = language.window_trees, preference._backward, sasrec.window_loss, sasrec.train
+
+        def windowed(prompter: Any, sequences: Any, windows: Any, **options: Any) -> Any:
+            self.windows += [(window.user, window.start, window.stop) for window in windows]
+            return trees(prompter, sequences, windows, **options)
+
+        def stepped(model: Any, pairs: Any, batch: Any, rows: Any, *rest: Any) -> float:
+            self.pairs += rows.tolist()
+            return backward(model, pairs, batch, rows, *rest)
+
+        def trained(*arguments: Any, label: str, **options: Any) -> Any:
+            def lost(model: Any, ids: Any) -> Any:
+                self.begun.setdefault(label, weights(model))
+                self.sasrec.setdefault(label, []).append(ids.tolist())
+                return loss(model, ids)
+
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(sasrec, "window_loss", lost)
+                return train(*arguments, label=label, **options)
+
+        monkeypatch.setattr(language, "window_trees", windowed)
+        monkeypatch.setattr(preference, "_backward", stepped)
+        monkeypatch.setattr(sasrec, "train", trained)
+
+
+def content(folder: Path, *settings: str) -> Content:
+    """All that a seed may reach, of RosePO over a world with candidates in the prompts."""
+    cell = planted.cell(
+        folder / "out", planted.world().write(folder), "prompt.candidates=true", *settings, method="rosepo"
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        order = Order(monkeypatch)
+        for stage in cell.stages:
+            get(cell, stage)
+    pairing, pipeline = cell.pairing, cell.pipeline
+    found: Content = {
+        "first weights": weights(planted.network(cell, None)),
+        "sft": weights(planted.network(cell, cell.language.sft)),
+        "sft order": order.windows,
+        "sasrec": weights(get(cell, pipeline.sasrec)),
+        "folds": get(cell, cell.smoothing.oracle).fold,
+        "pair order": order.pairs,
+        "aligned": weights(planted.network(cell, cell.trained)),
+    }
+    for label in ("planted sasrec", "oracle 1/2", "oracle 2/2"):
+        found[f"{label} first weights"], found[f"{label} order"] = order.begun[label], order.sasrec[label]
+    for part in ("train", "validation"):
+        given = pairing.examples[part]
+        found[f"steps {part}"] = np.stack([given.user, given.step])
+        found[f"rejected {part}"], found[f"kinds {part}"] = (
+            getattr(get(cell, pairing.rejected)[part], name) for name in ("rejected", "kind")
+        )
+        found[f"lists {part}"] = given.candidates
+        found[f"slots {part}"] = pairing.prompts(part).candidates
+    found |= _frozen(cell)
+    return found
+
+
+def _frozen(cell: Cell) -> Content:
+    parts = ("validation", "test")
+    return {f"frozen {part}": get(cell, cell.pipeline.examples_stage(part)).candidates for part in parts}  # type: ignore[arg-type]
+
+
+def differing(one: Content, two: Content) -> set[str]:
+    return {name for name in one if not np.array_equal(_flat(one[name]), _flat(two[name]))}
+
+
+def _flat(value: Any) -> Any:
+    return np.array(repr(value)) if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Content:
+    return content(tmp_path_factory.mktemp("base"))
+
+
+FROZEN = {"frozen validation", "frozen test"}
+VALIDATION = {f"{name} validation" for name in ("rejected", "lists", "slots")}
+
+
+def test_the_same_seed_gives_the_same(base: Content, tmp_path: Path) -> None:
+    assert differing(base, content(tmp_path)) == set()
+
+
+def test_the_runs_seed_reaches_everything_but_the_frozen_lists(base: Content, tmp_path: Path) -> None:
+    assert differing(base, content(tmp_path, "first_seed=1")) == base.keys() - FROZEN
+
+
+def test_the_data_sets_seed_reaches_the_lists_alone(base: Content, tmp_path: Path) -> None:
+    """And what is made of the validation lists; RosePO's weights by τ, which is fitted there."""
+    moved = differing(base, content(tmp_path, "datasets.planted.seed=1"))
+    assert moved >= FROZEN | VALIDATION
+    assert moved <= FROZEN | VALIDATION | {"aligned"}
+
+
+STREAMS: dict[str, Callable[[Content], Any]] = {
+    "weights of sasrec and of each fold": lambda c: [c[f"{n} first weights"] for n in ("planted sasrec", "oracle 1/2")],
+    "weights of the folds": lambda c: [c[f"oracle {n}/2 first weights"] for n in (1, 2)],
+    "kinds of the parts": lambda c: [c[f"kinds {part}"][:20] for part in ("train", "validation")],
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_purposes_do_not_share_a_stream(stream: str, base: Content) -> None:
+    one, two = STREAMS[stream](base)
+    assert not np.array_equal(one, two)
+
+
+def test_each_step_is_trained_on_once_an_epoch_in_another_order(base: Content, tmp_path: Path) -> None:
+    more = content(tmp_path, "preference.epochs=2", "sft.epochs=2.0")
+    assert sorted(base["pair order"]) == list(range(50))
+    assert more["pair order"][:50] == base["pair order"]
+    assert sorted(more["pair order"][50:]) == list(range(50))
+    assert more["pair order"][50:] != base["pair order"]
+    one, two = more["sft order"][: len(base["sft order"])], more["sft order"][len(base["sft order"]) :]
+    assert one == base["sft order"]
+    assert one != two

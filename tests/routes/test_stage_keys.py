@@ -1,0 +1,181 @@
+"""A setting that can change a stage's content changes its key, and the stages that it cannot reach keep theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import planted
+import pytest
+
+from rosepo_bench.pipeline import stages
+from rosepo_bench.runs.cells import Cell
+
+DATA = {"data", "tokenizer", "validation", "test"}
+SFT = {"sft", "scores.sft"}
+ORACLE = {"sasrec", "oracle", "judged", "probe"}
+MINED = {"mining", "rejected", "reference", "judged"}  # from the mined items on, what a sampler's pairs become
+LAST = {"trained", "after", "scored"}
+ALL = DATA | SFT | ORACLE | MINED | LAST
+REJECTED = MINED - {"mining"} | LAST
+MODEL = SFT | MINED | LAST
+
+REACHED: dict[str, set[str]] = {
+    "datasets.planted.core=2": ALL,
+    "datasets.planted.split=temporal": ALL,
+    "datasets.planted.seed=1": {"validation", "test", "probe", "scores.sft"} | MINED | LAST,
+    "datasets.planted.candidates=7": {"validation", "test", "probe", "scores.sft"} | MINED | LAST,
+    "datasets.planted.users=9": {"test", "scores.sft", "scored"},
+    "first_seed=1": ALL - DATA,
+    "model.vocabulary=340": {"tokenizer"} | MODEL,
+    "model.hidden=32": MODEL,
+    "model.layers=2": MODEL,
+    "model.attention=dense": MODEL,
+    "model.impl=reference": MODEL,
+    "model.training=lora": MODEL,
+    "prompt.history=3": MODEL,
+    "prompt.anchor=1": MODEL,
+    "prompt.candidates=true": MODEL,
+    "sft.epochs=2.0": MODEL,
+    "sft.lr=0.002": MODEL,
+    "sft.batch=8": MODEL,
+    "sft.warmup=0.3": MODEL,
+    "sft.weight_decay=0.1": MODEL,
+    "batch_tokens=1024": MODEL,
+    "sasrec.epochs=1": ORACLE | LAST,
+    "sasrec.dropout=0.1": ORACLE | LAST,
+    "sasrec.length=5": ORACLE | LAST,
+    "oracle.folds=3": ORACLE - {"sasrec"} | LAST,
+    "oracle.correct_for_sampler=false": {"judged"} | LAST,
+    "oracle.probes=5": {"probe"},
+    "preference.pairs=40": MINED | LAST,
+    "preference.steps_per_user=2": MINED | LAST,
+    "preference.validation_pairs=10": MINED | LAST,
+    "preference.self_hard_pool=catalogue": MINED | LAST,
+    "preference.semantic_anchor=target": REJECTED,
+    "preference.semantic_temperature=0.1": REJECTED,
+    "preference.popularity_exponent=0.5": REJECTED,
+    "preference.beta=0.5": LAST,
+    "preference.lr=1e-4": LAST,
+    "preference.batch=4": LAST,
+    "preference.epochs=2": LAST,
+    "preference.warmup=0.3": LAST,
+    "preference.weight_decay=0.1": LAST,
+    "preference.trees=prompt": LAST,
+    "method.rosepo.epsilon_max=0.3": LAST,
+    "method.rosepo.beta=0.5": LAST,
+    "scoring.score=mean": {"scores.sft", "scored"} | MINED | LAST,
+    "scoring.batch_tokens=2048": {"scores.sft", "scored"} | MINED | LAST,
+    "checkpoint_seconds=1.0": set(),
+    "threads=2": set(),
+    "seeds=1": set(),
+}
+# Methods that are not smoothed by an oracle, nor mine, are reached by less.
+OF_DPO: dict[str, set[str]] = {
+    "sasrec.epochs=1": {"sasrec"},
+    "oracle.correct_for_sampler=false": set(),
+    "preference.self_hard_pool=catalogue": LAST,  # the settings of training are one part of its key
+    "scoring.score=mean": {"scores.sft", "scored"},
+    "scoring.batch_tokens=2048": {"scores.sft", "scored", "reference"} | LAST,
+    "preference.pairs=40": {"rejected", "reference"} | LAST,
+    "first_seed=1": ALL - DATA - {"mining", "judged", "oracle", "probe"},
+    "prompt.candidates=true": MODEL - {"mining", "judged", "rejected"},
+}
+
+
+def keys(out: Path, world: planted.World, *settings: str, method: str = "rosepo") -> dict[str, str]:
+    """The key of every stage of a cell, by a short name."""
+    cell = planted.cell(out, world.write(out / "files"), *settings, method=method)
+    pipeline, language, pairing = cell.pipeline, cell.language, cell.pairing
+    assert cell.trained is not None
+    assert cell.scored is not None
+    found = {
+        "data": pipeline.data_stage,
+        "tokenizer": language.encoder_stage,
+        "validation": pipeline.examples_stage("validation"),
+        "test": pipeline.examples_stage("test"),
+        "sft": language.sft,
+        "scores.sft": language.scores("sft", language.sft),
+        "sasrec": pipeline.sasrec,
+        "rejected": pairing.rejected,
+        "reference": pairing.reference,
+        "trained": cell.trained,
+        "after": pairing.pair_logps(method, cell.trained, ("validation",)),
+        "scored": cell.scored,
+    }
+    if method == "rosepo":
+        found |= {"oracle": cell.smoothing.oracle, "mining": pairing.mining}
+        found |= {"judged": cell.smoothing.judged, "probe": cell.probe.stage}
+    return {name: stage.key for name, stage in found.items()} | {"cell": cell.key}
+
+
+def moved(one: dict[str, str], two: dict[str, str]) -> set[str]:
+    return {name for name in one if one[name] != two[name]}
+
+
+def test_the_table_names_every_setting_that_can_act(tmp_path: Path) -> None:
+    """All keys of one cell differ from each other, and are the same again."""
+    found = keys(tmp_path, planted.world())
+    assert len(set(found.values())) == len(found)
+    assert keys(tmp_path, planted.world()) == found
+    assert found.keys() == ALL | {"cell"}
+
+
+@pytest.mark.parametrize("setting", REACHED)
+def test_a_setting_reaches_the_stages_that_depend_on_it(setting: str, tmp_path: Path) -> None:
+    found = moved(keys(tmp_path, planted.world()), keys(tmp_path, planted.world(), setting))
+    wanted = REACHED[setting]
+    assert found == wanted | ({"cell"} if wanted else set())
+
+
+@pytest.mark.parametrize("setting", OF_DPO)
+def test_a_method_without_oracle_is_reached_by_less(setting: str, tmp_path: Path) -> None:
+    both = [keys(tmp_path, planted.world(), *more, method="dpo") for more in ((), (setting,))]
+    assert moved(*both) - {"cell"} == OF_DPO[setting]
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_another_content_of_the_files_is_another_data_set(part: str, tmp_path: Path) -> None:
+    world = planted.world()
+    other = keys(tmp_path / "b", world.changed("leave_one_out", part))
+    assert moved(keys(tmp_path / "a", world), other) == ALL | {"cell"}
+
+
+def test_where_the_files_lie_is_no_part_of_a_key(tmp_path: Path) -> None:
+    assert keys(tmp_path / "a", planted.world()) == keys(tmp_path / "b", planted.world())
+
+
+def test_other_code_makes_other_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = keys(tmp_path, planted.world())
+    monkeypatch.setattr(stages, "code_digest", lambda: "0" * 64)
+    assert moved(plain, keys(tmp_path, planted.world())) == ALL | {"cell"}
+
+
+def test_code_that_computes_is_in_the_digest() -> None:
+    """Every folder of the package whose code stages run."""
+    assert set(stages.COMPUTING) >= {"base", "losses", "data", "engine", "recommenders", "preference", "pipeline"}
+
+
+def test_parents_stand_in_the_key_and_are_computed_first(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def stage(name: str, inputs: int, *parents: stages.Stage[str]) -> stages.Stage[str]:
+        def compute(folder: Path, work: Path) -> None:
+            order.append(name)
+
+        return stages.Stage(name, inputs, parents, compute, lambda folder: name)
+
+    one, two = stage("parent", 1), stage("parent", 2)
+    assert stage("child", 0, one).key != stage("child", 0, two).key != stage("child", 0).key
+    assert stage("child", 0, one).key == stage("child", 0, stage("parent", 1)).key
+    stages.Stages(tmp_path).get(stage("child", 0, one))
+    assert order == ["parent", "child"]
+
+
+def test_methods_of_one_sampler_share_their_pairs(tmp_path: Path) -> None:
+    """And no more than that: trained weights carry the method's name."""
+    cells: list[Cell] = [
+        planted.cell(tmp_path, planted.world().write(tmp_path), method=name) for name in ("dpo", "cdpo", "rosepo")
+    ]
+    dpo, cdpo, rosepo = cells
+    assert dpo.pairing.reference.key == cdpo.pairing.reference.key != rosepo.pairing.reference.key
+    assert len({cell.trained.key for cell in cells if cell.trained}) == 3

@@ -26,8 +26,8 @@ NO_EFFECT = 0.01
 
 DRAWS = {"candidates": "the others drawn uniformly"}
 UNMATCHED = paragraph(
-    "Not all methods were run with the same seeds. A difference is taken over the seeds that both methods have; the table",
-    "of quality averages each method over all of its own.",
+    "Not all methods were run with the same seeds. A difference is taken over the seeds that both methods have; the",
+    "table of quality averages each method over all of its own.",
 )
 SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 

@@ -141,3 +141,29 @@ def student(values: np.ndarray) -> tuple[float, float]:
     """Ends of Student's interval of a mean."""
     half = t.ppf(0.975, len(values) - 1) * np.sqrt(values.var(ddof=1) / len(values))
     return float(values.mean() - half), float(values.mean() + half)
+
+
+def between(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Paired difference ``first − second`` of one value a user: Bonett and Price's interval (2012, formula 10) where
+    no value is between -1, 0 and 1, else Student's."""
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    n, value = len(difference), float(difference.mean())
+    if not set(np.unique(difference)) <= {-1.0, 0.0, 1.0}:
+        low, high = student(difference)
+        return {"value": value, "low": low, "high": high, "n": n}
+    p12, p21 = (((difference == sign).sum() + 1) / (n + 2) for sign in (1, -1))
+    half = norm.ppf(0.975) * np.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
+    return {"value": value, "low": max(p12 - p21 - half, -1.0), "high": min(p12 - p21 + half, 1.0), "n": n}
+
+
+def tables(text: str, dataset: str) -> dict[str, dict[str, dict[str, str]]]:
+    """The Markdown tables of one data set: heading, first cell of the row, column."""
+    section = f"\n{text}".split(f"\n## {dataset}", 1)[1].split("\n## ")[0]
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for block in section.split("\n### ")[1:]:
+        heading, *lines = block.splitlines()
+        split = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        rows = [dict(zip(split[0], row, strict=True)) for row in split[2:]]
+        found[heading] = {row[split[0][0]]: row for row in rows}
+        assert len(found[heading]) == len(rows), "a row stands twice"
+    return found

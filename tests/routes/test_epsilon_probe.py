@@ -3,6 +3,7 @@ predictions: accuracies, gaps and their signs, shares, and from which part each 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_epsilon_in_the_record_is_that_of_its_part(record: dict[str, Any], made:
         values, found = made.smoothing.oracle_epsilon(part), record["preference"][key]
         assert (found["mean"], found["sd"]) == pytest.approx((values.mean(), values.std()))
         edges = np.array(found["edges"])
-        inside = [((values >= a) & (values < b)).sum() for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        inside = [((values >= a) & (values < b)).sum() for a, b in itertools.pairwise(edges)]
         inside[-1] += (values == 0.5).sum()
         assert found["counts"] == inside
         assert sum(inside) == n

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -52,10 +52,19 @@ class Comparison:
     def synthetic(self) -> bool:
         return any(record["data"]["kind"] != "real" for record in self.records)
 
-    def values(self, method: str, metric: str) -> list[FloatArray]:
-        """Per-user values of a metric, one array [n] a seed."""
+    def seeds(self, method: str) -> list[int]:
+        """The seeds of a method's records, ascending."""
+        return [record.seed for record in self.methods[method]]
+
+    def shared_seeds(self, one: str, other: str) -> list[int]:
+        """The seeds that both methods have: what a paired difference of the two is taken over."""
+        return [seed for seed in self.seeds(one) if seed in self.seeds(other)]
+
+    def values(self, method: str, metric: str, seeds: Collection[int] | None = None) -> list[FloatArray]:
+        """Per-user values of a metric, one array [n] a seed; of all the method's seeds, or of those given."""
         assert len(self.users) > 0
-        return [METRICS[metric](record.predictions["rank"]) for record in self.methods[method]]
+        records = [record for record in self.methods[method] if seeds is None or record.seed in seeds]
+        return [METRICS[metric](record.predictions["rank"]) for record in records]
 
     def untied(self) -> np.ndarray | None:
         """Mask [n] of the users whose target's time is theirs alone; None where the records do not tell."""

@@ -25,6 +25,10 @@ NO_EFFECT = 0.01
 """A preference method that changed the first item of fewer users is noted as one without effect."""
 
 DRAWS = {"candidates": "the others drawn uniformly"}
+UNMATCHED = paragraph(
+    "Not all methods were run with the same seeds. A difference is taken over the seeds that both methods have; the",
+    "table of quality averages each method over all of its own.",
+)
 SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
 
@@ -45,7 +49,7 @@ def caption(comparison: Comparison) -> str:
     return paragraph(
         SYNTHETIC if comparison.synthetic else "",
         f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
-        f"profile `{first['profile']}`, seed{'s' * (len(seeds) > 1)} {distinct(seeds)}.",
+        f"profile `{first['profile']}`, {_seeds(seeds)}.",
         f"Protocol `{protocol['name']}`: the target among {protocol['size']} candidates, {draw}",
         f"(sha256 {data['candidates_sha256'][:12]}); language models rank by the {protocol['score']} of a",
         "title's token log-probs.",
@@ -88,11 +92,37 @@ def overall(comparison: Comparison, method: str, metric: str) -> Interval:
 
 
 def difference(comparison: Comparison, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
-    """Paired difference to a baseline; None to itself or where the baseline has no record."""
+    """Paired difference to a baseline, over the seeds that both have: averaged over these within a user, then over
+    users. None to itself, where the baseline has no record, and where the two have no seed in common."""
     if method == baseline or baseline not in comparison.methods:
         return None
-    first, second = (statistics.over_seeds(comparison.values(name, metric)) for name in (method, baseline))
+    seeds = comparison.shared_seeds(method, baseline)
+    if not seeds:
+        return None
+    first, second = (statistics.over_seeds(comparison.values(name, metric, seeds)) for name in (method, baseline))
     return statistics.paired(first, second)
+
+
+def unmatched(comparison: Comparison) -> list[str]:
+    """A line for each difference that leaves out seeds, because only one of the two methods has them."""
+    return [
+        f"{escape(method)} minus {baseline}: {_unmatched(comparison, method, baseline)}"
+        for method in comparison.methods
+        for baseline in BASELINES
+        if baseline in comparison.methods and comparison.seeds(method) != comparison.seeds(baseline)
+    ]
+
+
+def _unmatched(comparison: Comparison, method: str, baseline: str) -> str:
+    """``seed 0, which both have; left out: seeds 1, 2 of sft``."""
+    shared = comparison.shared_seeds(method, baseline)
+    rest = {name: [seed for seed in comparison.seeds(name) if seed not in shared] for name in (method, baseline)}
+    out = " and ".join(f"{_seeds(seeds)} of {escape(name)}" for name, seeds in rest.items() if seeds)
+    return f"{_seeds(shared)}, which both have; left out: {out}" if shared else f"no seed in common ({out})"
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {distinct(seeds)}"
 
 
 def differences(comparison: Comparison) -> str:
@@ -109,7 +139,10 @@ def differences(comparison: Comparison) -> str:
             rest = statistics.over_seeds(values)[untied]
             row.append(interval(statistics.average(rest) if len(rest) > 1 else None))
         rows.append([*row, _effect(comparison, name)])
-    return table([*header, "note"], rows, left=["method", "note"]) + "\n\n" + _power(comparison)
+    parts = [table([*header, "note"], rows, left=["method", "note"])]
+    if lines := unmatched(comparison):
+        parts += [UNMATCHED, bullets(lines)]
+    return "\n\n".join([*parts, _power(comparison)])
 
 
 def _effect(comparison: Comparison, method: str) -> str:
@@ -125,7 +158,7 @@ def _power(comparison: Comparison) -> str:
     found = [difference(comparison, name, base) for name in tuned or comparison.methods] if base else []
     smallest = max((statistics.detectable(one) for one in found if one), default=None)
     if smallest is None:
-        return paragraph("No second method to compare with.")
+        return paragraph("No second method to compare with over the same seeds.")
     return paragraph(
         f"With these users a difference in HR@1 from {base} smaller than about {smallest:.3f} is likely to",
         "stay unseen (80 % power, the widest interval of the",

@@ -48,14 +48,14 @@ class _Size:
 def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
     """A row a cell: names, key, state (done, failed, waiting) and estimated seconds of what is missing. A stage that
     several cells share is in the first one's estimate."""
-    failed = {name for name, entry in Index.read(places.out).cells.items() if entry["failed"]}
+    failed = {entry["key"] for entry in Index.read(places.out).cells.values() if entry["failed"]}
     counted: set[str] = set()
     sizes: dict[str, _Size] = {}
     rows = []
     for cell in cells(config, places):
         name = cell.pipeline.name
         size = sizes[name] = sizes.get(name) or _Size(cell, _dataset(cell))
-        state = "done" if is_done(cell) else "failed" if cell.name in failed else "waiting"
+        state = "done" if is_done(cell) else "failed" if cell.key in failed else "waiting"
         seconds = 0.0
         for stage in closure(cell) if state != "done" else ():
             if stage.key not in counted and not cell.pipeline.stages.done(stage):

@@ -189,7 +189,7 @@ def test_the_smallest_visible_difference_is_that_of_the_preference_methods(tmp_p
     text = " ".join(render(read_back(tmp_path, *rows)).split())
     assert f"difference in HR@1 from sft smaller than about {smallest:.3f} is likely" in text
     alone = render(read_back(tmp_path / "alone", record("sft", ranks(30))))
-    assert "No second method to compare with." in alone
+    assert "No second method to compare with over the same seeds." in alone
 
 
 def test_failed_and_missing_cells_are_rows(tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ from __future__ import annotations
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("rosepo_bench.base.intervals",)
+CHECKED = (
+    "rosepo_bench.base.intervals",
+    "rosepo_bench.base.records",
+    "rosepo_bench.base.seeds",
+    "rosepo_bench.base.store",
+    "rosepo_bench.data",
+    "rosepo_bench.evaluation",
+    "rosepo_bench.recommenders.popularity",
+)
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is wanted
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest, generator
 from rosepo_bench.base.store import read_npz, write_npz
-from rosepo_bench.data.types import Dataset, Examples, IntArray, Split
+from rosepo_bench.data.types import Dataset, Examples, Split
 
 Part = Literal["train", "validation", "test"]
 ARRAYS = ("user", "step", "target", "candidates", "position")
@@ -84,7 +85,9 @@ def content_hash(examples: Examples) -> str:
     return digest(*(getattr(examples, name) for name in ARRAYS))
 
 
-def _negatives(dataset: Dataset, user: int, step: int, number: int, rng: np.random.Generator) -> IntArray:
+def _negatives(
+    dataset: Dataset, user: int, step: int, number: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " number"]:
     fresh = np.ones(dataset.items, dtype=bool)
     fresh[dataset.sequences[user][: step + 1]] = False
     pool = np.flatnonzero(fresh)
@@ -97,7 +100,9 @@ def _negatives(dataset: Dataset, user: int, step: int, number: int, rng: np.rand
     return rng.choice(pool, number, replace=False)
 
 
-def _subset(dataset: Dataset, split: Split, positions: IntArray, seed: int, users: int) -> IntArray:
+def _subset(
+    dataset: Dataset, split: Split, positions: Int64[np.ndarray, " users"], seed: int, users: int
+) -> Int64[np.ndarray, " n"]:
     """Users with a target, all or a frozen subset. One order of all users serves every part and every
     number."""
     able = positions >= 0
@@ -107,7 +112,9 @@ def _subset(dataset: Dataset, split: Split, positions: IntArray, seed: int, user
     return np.sort(order[able[order]][:users])
 
 
-def _train_steps(dataset: Dataset, split: Split, steps: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+def _train_steps(
+    dataset: Dataset, split: Split, steps: Sequence[Sequence[int]]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     if len(steps) != dataset.users:
         raise UserError(f"train examples: {len(steps)} lists of steps for {dataset.users} users")
     user = np.repeat(np.arange(dataset.users), [len(own) for own in steps])

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest
-from rosepo_bench.data.types import Dataset, IntArray, RawInteractions, Split
+from rosepo_bench.data.types import Dataset, RawInteractions, Split
 
 Kind = Literal["leave_one_out", "temporal"]
 SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to test
@@ -20,12 +21,12 @@ SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to 
 class _Table:
     """Rows in the order of (user, time, original row); ``counts`` after each step."""
 
-    user: IntArray
-    item: IntArray
-    time: IntArray
+    user: Int64[np.ndarray, " rows"]
+    item: Int64[np.ndarray, " rows"]
+    time: Int64[np.ndarray, " rows"]
     counts: dict[str, dict[str, int]]
 
-    def keep(self, rows: IntArray) -> None:
+    def keep(self, rows: Int64[np.ndarray, " kept"] | Bool[np.ndarray, " rows"]) -> None:
         self.user, self.item, self.time = self.user[rows], self.item[rows], self.time[rows]
 
     def count(self, step: str) -> None:
@@ -91,9 +92,8 @@ def split(dataset: Dataset, kind: Kind) -> Split:
     return Split(kind, before[:, 0], validation, test)
 
 
-def tied(dataset: Dataset, split: Split) -> IntArray:
-    """Users whose test target shares its time with a neighbour, so that file order picked it: bool
-    ``[users]``."""
+def tied(dataset: Dataset, split: Split) -> Bool[np.ndarray, " users"]:
+    """Users whose test target shares its time with a neighbour, so that file order picked it."""
     out = np.zeros(dataset.users, dtype=bool)
     for user in np.flatnonzero(split.test >= 0).tolist():
         times, at = dataset.times[user], int(split.test[user])
@@ -106,8 +106,8 @@ def tied_share(dataset: Dataset, split: Split) -> float:
     return float(tied(dataset, split)[split.test >= 0].mean())
 
 
-def _first_of_title(titles: tuple[str, ...]) -> IntArray:
-    """For each item the first one of the same title, int64 ``[items]``."""
+def _first_of_title(titles: tuple[str, ...]) -> Int64[np.ndarray, " items"]:
+    """For each item the first one of the same title."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(title, index) for index, title in enumerate(titles)], dtype=np.int64)
 

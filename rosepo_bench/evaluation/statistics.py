@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from scipy import special
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Z95, Interval, student, wilson
-from rosepo_bench.data.types import FloatArray, IntArray
 
 Z80 = float(special.ndtri(0.80))
 
 
-def average(values: FloatArray) -> Interval:
+def average(values: Float64[np.ndarray, " n"]) -> Interval:
     """The mean of per-user metric values within [0, 1]. Where all are 0 or 1 (HR of one seed) with Wilson's
     interval, else (NDCG, and HR averaged over seeds) with Student's t, cut to [0, 1]."""
     assert np.all((values >= 0) & (values <= 1)), "metric values lie in [0, 1]"
@@ -28,7 +28,7 @@ def average(values: FloatArray) -> Interval:
     return Interval(interval.value, max(0.0, interval.low), min(1.0, interval.high), interval.n)
 
 
-def paired(first: FloatArray, second: FloatArray) -> Interval:
+def paired(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) -> Interval:
     """Mean of ``first - second`` over the same users, in the same order. Both [n].
 
     Where all differences are -1, 0 or 1 (HR of one seed) with Bonett and Price's adjusted Wald interval (J.
@@ -51,7 +51,7 @@ def detectable(interval: Interval) -> float:
     return (interval.high - interval.low) / 2 * (Z95 + Z80) / Z95
 
 
-def same_users(users: Sequence[IntArray], names: Sequence[str]) -> IntArray:
+def same_users(users: Sequence[Int64[np.ndarray, " _"]], names: Sequence[str]) -> Int64[np.ndarray, " n"]:
     """The users that all of ``users`` list in one order. UserError names two that differ."""
     for other, name in zip(users, names, strict=True):
         if not np.array_equal(users[0], other):
@@ -62,11 +62,11 @@ def same_users(users: Sequence[IntArray], names: Sequence[str]) -> IntArray:
     return users[0]
 
 
-def over_seeds(values: Sequence[FloatArray]) -> FloatArray:
+def over_seeds(values: Sequence[Float64[np.ndarray, " n"]]) -> Float64[np.ndarray, " n"]:
     """Each user's mean over seeds. One array [n] a seed -> [n]."""
     return np.mean(np.stack(values), axis=0)
 
 
-def seed_spread(values: Sequence[FloatArray]) -> float | None:
+def seed_spread(values: Sequence[Float64[np.ndarray, " n"]]) -> float | None:
     """Standard deviation (n - 1) over seeds of the mean over users; None for a single seed."""
     return float(np.std([np.mean(one) for one in values], ddof=1)) if len(values) > 1 else None

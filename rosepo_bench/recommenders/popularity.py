@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Int, Int64
 
-from rosepo_bench.data.types import IntArray
 
-
-def counts(sequences: Iterable[IntArray], items: int) -> IntArray:
+def counts(sequences: Iterable[Int[np.ndarray, " _"]], items: int) -> Int64[np.ndarray, " items"]:
     """Interactions of each item in ``sequences`` (the training parts of the users' histories); int64
     ``[items]``."""
     total = np.zeros(items, dtype=np.int64)

@@ -37,7 +37,7 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
             raise broken(path, number, "a timestamp in unix seconds", fields[at_time]) from None
     if not len(users):
         raise UserError(f"{path}: no interactions below the header; the file is truncated")
-    check_times(path, np.array(rows.time), header=1)
+    check_times(path, np.array(rows.time, dtype=np.int64), header=1)
     titles, genres = zip(*catalogue.values(), strict=True)
     return rows.finish(source, users, titles, genres)
 

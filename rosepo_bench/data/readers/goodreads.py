@@ -41,8 +41,8 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     for number, row in _objects(path):
         user, book = row.get("user_id"), row.get("book_id")
         try:
-            when = seconds(row.get("date_added") or "")
-        except (ValueError, KeyError, AttributeError):
+            when = seconds(str(row.get("date_added") or ""))
+        except (ValueError, KeyError):
             raise broken(
                 path, number, "date_added as 'Mon Aug 01 13:41:57 -0700 2011'", str(row.get("date_added"))
             ) from None

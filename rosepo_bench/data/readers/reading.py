@@ -15,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray, RawInteractions, Source
+from rosepo_bench.data.types import RawInteractions, Source
 
 CHUNK_ROWS = 250_000
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a number cut short falls out of this range
@@ -122,8 +123,10 @@ def day(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-def integer_columns(path: Path, delimiter: str, columns: tuple[int, ...], header: int = 0) -> IntArray:
-    """Columns of a large delimited text file as int64 ``[rows, len(columns)]``; ``header`` lines are skipped.
+def integer_columns(
+    path: Path, delimiter: str, columns: tuple[int, ...], header: int = 0
+) -> Int64[np.ndarray, "rows columns"]:
+    """Columns of a large delimited text file; ``header`` lines are skipped.
 
     The parsing is numpy's C code, a quarter of a million lines at a time. Other columns may hold anything,
     or nothing."""
@@ -158,7 +161,7 @@ def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header
     return UserError(f"{path}: cannot be parsed as {expected}")
 
 
-def check_times(path: Path, time: IntArray, header: int = 0) -> None:
+def check_times(path: Path, time: Int64[np.ndarray, " rows"], header: int = 0) -> None:
     """Refuses unix seconds outside 1990-2100: a cut line can leave a number that still parses."""
     bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
     if len(bad):
@@ -166,8 +169,8 @@ def check_times(path: Path, time: IntArray, header: int = 0) -> None:
         raise broken(path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row])))
 
 
-def reindex(ids: IntArray) -> tuple[IntArray, IntArray]:
-    """``(known, index)``: the distinct ids ascending, and each row's index among them, int64 ``[rows]``."""
+def reindex(ids: Int64[np.ndarray, " rows"]) -> tuple[Int64[np.ndarray, " known"], Int64[np.ndarray, " rows"]]:
+    """``(known, index)``: the distinct ids ascending, and each row's index among them."""
     top = int(ids.max(initial=0))
     if len(ids) and int(ids.min()) >= 0 and top < 50_000_000:  # a table is far cheaper than sorting the rows
         seen = np.zeros(top + 1, dtype=bool)

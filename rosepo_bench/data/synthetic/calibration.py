@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from rosepo_bench.data.types import FloatArray
+from jaxtyping import Num
 
 TOLERANCE = 0.10
 CALIBRATED = ("history_median", "popularity_gini")
@@ -58,8 +57,8 @@ FACTS: dict[str, dict[str, Fact]] = {
 }
 
 
-def gini(counts: FloatArray) -> float:
-    """Inequality of non-negative ``counts`` ``[n]``: sum_i (2i - n - 1) x_(i) / (n sum x), x ascending.
+def gini(counts: Num[np.ndarray, " n"]) -> float:
+    """Inequality of non-negative ``counts``: sum_i (2i - n - 1) x_(i) / (n sum x), x ascending.
     0: all equal."""
     ascending = np.sort(np.asarray(counts, dtype=np.float64))
     n = len(ascending)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64, UInt8
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.synthetic.world import NEVER, World
-from rosepo_bench.data.types import Dataset, FloatArray, IntArray
+from rosepo_bench.data.types import Dataset
 
 _GRID = 0.2  # of the trapezoid rule in `log_choice`
 
@@ -26,30 +27,30 @@ class GroundTruth:
     kind: str
     seed: int
     world: World
-    sequences: tuple[IntArray, ...]
-    times: tuple[IntArray, ...]
-    tastes: tuple[FloatArray, ...]
-    slates: tuple[IntArray, ...]
+    sequences: tuple[Int64[np.ndarray, " _"], ...]
+    times: tuple[Int64[np.ndarray, " _"], ...]
+    tastes: tuple[Float64[np.ndarray, "_ D"], ...]
+    slates: tuple[UInt8[np.ndarray, "_ bytes"], ...]
 
-    def utility(self, user: int, step: int, items: IntArray) -> FloatArray:
-        """u of each of ``items`` ``[n]`` for the user just before the choice at ``step``."""
+    def utility(self, user: int, step: int, items: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """u of each of ``items`` for the user just before the choice at ``step``."""
         items = np.asarray(items)
         last = self._taken(user, step)[self.world.predecessor[items]]
         taste = np.broadcast_to(self.tastes[user][step], (len(items), self.world.vectors.shape[1]))
         return self.world.utility(taste, items, np.where(last == NEVER, NEVER, step - last))
 
-    def exposure(self, user: int, step: int) -> FloatArray:
-        """P(shown) of every item ``[I]`` at ``step``, independent of each other; 0 for what the user has. (A
+    def exposure(self, user: int, step: int) -> Float64[np.ndarray, " I"]:
+        """P(shown) of every item at ``step``, independent of each other; 0 for what the user has. (A
         slate that comes out empty is drawn again, which `log_choice` accounts for.)"""
         return -np.expm1(-self._rate(user, step))
 
-    def slate(self, user: int, step: int) -> IntArray:
+    def slate(self, user: int, step: int) -> Int64[np.ndarray, " shown"]:
         """The items that were shown, the chosen one among them, in index order."""
         self._check(user, step)
         return np.flatnonzero(np.unpackbits(self.slates[user][step], count=self.world.items))
 
-    def log_choice(self, user: int, step: int, items: IntArray) -> FloatArray:
-        """log P(y | x) = log P(shown and chosen) of each y in ``items`` ``[n]``, over all slates that are not
+    def log_choice(self, user: int, step: int, items: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """log P(y | x) = log P(shown and chosen) of each y in ``items``, over all slates that are not
         empty; -inf for what the user has.
 
         The choice truth of a pair (w chosen, l rejected; q the law that draws rejected items) is
@@ -71,7 +72,9 @@ class GroundTruth:
         answer[live] = log_shown + utility[live] + np.log(integrand.sum(axis=0) * _GRID)
         return (answer - np.log(-np.expm1(-rate.sum())))[np.asarray(items)]
 
-    def align(self, dataset: Dataset) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
+    def align(
+        self, dataset: Dataset
+    ) -> tuple[Int64[np.ndarray, " users"], tuple[Int64[np.ndarray, " _"], ...], Int64[np.ndarray, " items"]]:
         """Where a prepared data set comes from: the replica's user of each sequence ``[users]``, the step
         of each of its positions (an array a user), and the world's item of each item ``[items]``.
         UserError: ``dataset`` was not prepared from this replica."""
@@ -84,7 +87,7 @@ class GroundTruth:
             raise stranger
         items = np.array([number[title] for title in dataset.titles])
         users: list[int] = []
-        steps: list[IntArray] = []
+        steps: list[np.ndarray] = []
         candidates = iter(range(len(self.sequences)))  # users keep their order: one pass is enough
         for sequence, times in zip(dataset.sequences, dataset.times, strict=True):
             for user in candidates:
@@ -97,17 +100,19 @@ class GroundTruth:
                 raise stranger
         return np.array(users), tuple(steps), items
 
-    def _places(self, user: int, items: IntArray, times: IntArray) -> IntArray | None:
+    def _places(
+        self, user: int, items: Int64[np.ndarray, " n"], times: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"] | None:
         step = {int(item): place for place, item in enumerate(self.sequences[user])}
         if not all(int(item) in step for item in items):
             return None
         places = np.array([step[int(item)] for item in items])
         return places if np.array_equal(self.times[user][places], times) else None
 
-    def _rate(self, user: int, step: int) -> FloatArray:
+    def _rate(self, user: int, step: int) -> Float64[np.ndarray, " I"]:
         return self.world.rate(self._taken(user, step)[None])[0]
 
-    def _taken(self, user: int, step: int) -> IntArray:
+    def _taken(self, user: int, step: int) -> Int64[np.ndarray, " I"]:
         self._check(user, step)
         taken = np.full(self.world.items, NEVER)
         taken[self.sequences[user][:step]] = np.arange(step)

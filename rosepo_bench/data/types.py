@@ -1,4 +1,4 @@
-"""What a data set is, from raw rows to the split: plain arrays, indices instead of ids."""
+"""The types of data, from raw rows to examples: plain arrays, with indices instead of ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatArray = np.ndarray
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file that was read: enough to know it again."""
+    """One file that was read: enough to recognise it."""
 
     name: str
     bytes: int
@@ -23,7 +23,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where interactions come from. ``kind`` is printed wherever a number of theirs stands."""
+    """Where interactions come from. ``kind`` is printed beside every number computed from them."""
 
     name: str
     kind: Literal["real", "synthetic"]

@@ -13,12 +13,11 @@ from rosepo_bench.evaluation import statistics
 
 
 def ranks(scores: Float[np.ndarray, "n size"], position: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
-    """The target's place among the candidates, 1 = best.
+    """The target's rank among the candidates, 1 = best.
 
-    ``scores`` [n, m]: higher is better, -inf allowed; ``position`` [n]: the target's column. Returns int32
-    [n]. Equal scores keep the order of the list. The target's place in the list is drawn uniformly, so that a
-    method that scores everything alike gets HR@k = k/m on average: a tie neither helps nor harms.
-    UserError: NaN scores.
+    ``scores``: higher is better, -inf allowed; ``position``: the target's column. Ties are broken by position. As the
+    target's position is drawn uniformly, a method that gives all candidates one score gets HR@k = k/size on average:
+    ties neither help nor harm. UserError: NaN scores.
     """
     if scores.ndim != 2 or position.shape != scores.shape[:1]:
         raise ValueError(f"scores [n, m] and position [n] expected, got {scores.shape} and {position.shape}")
@@ -40,8 +39,8 @@ def hit_ratio(rank: Int[np.ndarray, " n"], k: int) -> Float64[np.ndarray, " n"]:
 
 
 def ndcg(rank: Int[np.ndarray, " n"], k: int) -> Float64[np.ndarray, " n"]:
-    """1 / log2(1 + rank) for each user whose target is among the first ``k``, else 0. With one
-    relevant item the ideal DCG is 1 (Järvelin and Kekäläinen 2002)."""
+    """1 / log2(1 + rank) for each user whose target is among the first ``k``, else 0. With one relevant item
+    the ideal DCG is 1 (Järvelin and Kekäläinen 2002)."""
     return np.where(rank <= k, 1.0 / np.log2(1.0 + rank), 0.0)
 
 

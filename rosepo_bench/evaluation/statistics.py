@@ -1,7 +1,7 @@
-"""Intervals over users. Every interval here is a 95 % one, and its users are taken for a sample of all users.
+"""95 % confidence intervals over users, who are treated as a sample of a larger population.
 
-With several seeds a user's values are first averaged over the seeds. What the choice of the seed itself adds
-to the uncertainty is not in the interval; the tables print its standard deviation beside it.
+With several seeds, each user's values are first averaged over the seeds. The intervals exclude variance over training
+seeds; the tables print its standard deviation beside them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Z80 = float(special.ndtri(0.80))
 
 
 def average(values: Float64[np.ndarray, " n"]) -> Interval:
-    """The mean of per-user metric values within [0, 1]. Where all are 0 or 1 (HR of one seed) with Wilson's
-    interval, else (NDCG, and HR averaged over seeds) with Student's t, cut to [0, 1]."""
+    """The mean of per-user metric values within [0, 1]. Its interval is Wilson's where all values are 0 or 1 (HR of one
+    seed), else (NDCG, HR averaged over seeds) Student's t, clipped to [0, 1]."""
     assert np.all((values >= 0) & (values <= 1)), "metric values lie in [0, 1]"
     if np.all((values == 0) | (values == 1)):
         return wilson(float(np.sum(values)), len(values))
@@ -29,11 +29,11 @@ def average(values: Float64[np.ndarray, " n"]) -> Interval:
 
 
 def paired(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) -> Interval:
-    """Mean of ``first - second`` over the same users, in the same order. Both [n].
+    """Mean of ``first - second`` over the same users, in the same order.
 
-    Where all differences are -1, 0 or 1 (HR of one seed) with Bonett and Price's adjusted Wald interval (J.
-    Educ. Behav. Stat. 37, 2012), which keeps a width when no user changed; else with Student's t. The value
-    is the plain mean difference.
+    Where all differences are -1, 0 or 1 (HR of one seed), the interval is Bonett and Price's adjusted Wald (J. Educ.
+    Behav. Stat. 37, 2012), which has a width even when no user differs; else Student's t. The value is the unadjusted
+    mean difference.
     """
     assert first.shape == second.shape, "the same users"
     difference = first - second
@@ -46,13 +46,13 @@ def paired(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) 
 
 
 def detectable(interval: Interval) -> float:
-    """The smallest true difference that a paired comparison as wide as ``interval`` finds four times in five
+    """The smallest true difference that a paired comparison with an interval of this width detects with 80 % power
     (two-sided 5 % level, normal approximation)."""
     return (interval.high - interval.low) / 2 * (Z95 + Z80) / Z95
 
 
 def same_users(users: Sequence[Int64[np.ndarray, " _"]], names: Sequence[str]) -> Int64[np.ndarray, " n"]:
-    """The users that all of ``users`` list in one order. UserError names two that differ."""
+    """The users of every method, who must be the same in the same order. UserError names two methods that differ."""
     for other, name in zip(users, names, strict=True):
         if not np.array_equal(users[0], other):
             raise UserError(
@@ -63,7 +63,7 @@ def same_users(users: Sequence[Int64[np.ndarray, " _"]], names: Sequence[str]) -
 
 
 def over_seeds(values: Sequence[Float64[np.ndarray, " n"]]) -> Float64[np.ndarray, " n"]:
-    """Each user's mean over seeds. One array [n] a seed -> [n]."""
+    """Each user's mean over seeds, from one array per seed."""
     return np.mean(np.stack(values), axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Popularity: the more often an item was taken in training, the higher it ranks, whatever the history."""
+"""Popularity: items rank by their number of training interactions, whatever the history."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from jaxtyping import Int, Int64
 
 
 def counts(sequences: Iterable[Int[np.ndarray, " _"]], items: int) -> Int64[np.ndarray, " items"]:
-    """Interactions of each item in ``sequences`` (the training parts of the users' histories); int64
-    ``[items]``."""
+    """Interactions of each item in ``sequences``, the training parts of the users' histories."""
     total = np.zeros(items, dtype=np.int64)
     for sequence in sequences:
         total += np.bincount(sequence, minlength=items)

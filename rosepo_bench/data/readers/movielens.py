@@ -32,7 +32,7 @@ def read_100k(paths: Mapping[str, Path], source: Source) -> RawInteractions:
 def read_1m(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     """``ratings``: ratings.dat (``user::item::rating::time``); ``items``: movies.dat
     (``item::title::genres``, latin-1)."""
-    fields = (0, 2, 6)  # numpy splits at one character: `::` makes empty fields
+    fields = (0, 2, 6)  # numpy splits at single characters: `::` gives empty fields
     table = integer_columns(paths["ratings"], ":", fields)
     return _join(paths, source, table, 0, _movies_1m(paths["items"]))
 

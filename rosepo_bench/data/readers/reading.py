@@ -21,12 +21,12 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import RawInteractions, Source
 
 CHUNK_ROWS = 250_000
-EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a number cut short falls out of this range
+EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a truncated number falls outside
 _YEAR_AT_END = re.compile(r"\(\d{4}(?:[-–]\d{0,4})?\)$")
 
 
 def broken(path: Path, line: int, expected: str, found: str) -> UserError:
-    """The error of a line that is not what the format says."""
+    """The error for a line that does not follow the format."""
     shown = found if len(found) <= 80 else found[:77] + "..."
     return UserError(
         f"{path}, line {line}: expected {expected}, found {shown!r}; the file is truncated or corrupt: "
@@ -35,8 +35,8 @@ def broken(path: Path, line: int, expected: str, found: str) -> UserError:
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Numbered lines without their end, of a plain or a ``.gz`` file. A broken stream names the line it
-    broke at."""
+    """Numbered lines without their end, of a plain or a ``.gz`` file. Errors name the
+    line."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
@@ -51,8 +51,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
 
 def csv_rows(path: Path, header: list[str], exact: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Numbered rows below the header of a csv file; ``exact`` allows no columns beside those of
-    ``header``."""
+    """Numbered rows below the header of a csv file; ``exact`` refuses further columns."""
     text = (line for _, line in lines(path))
     first = next(text, "").removeprefix("\ufeff")
     names = first.split(",")
@@ -74,7 +73,7 @@ def clean(title: str) -> str:
 
 
 def with_year(title: str, year: str) -> str:
-    """``Title (1995)``; a year that is not one, or that the title already ends with, is not appended."""
+    """``Title (1995)``; an invalid year is not appended, nor any year to a title that ends with one."""
     title, year = clean(title), year.strip().removesuffix(".0")
     if not title or not re.fullmatch(r"\d{4}", year) or _YEAR_AT_END.search(title):
         return title
@@ -99,7 +98,7 @@ class Ids:
 
 
 class Rows:
-    """Interactions as they are read, eight bytes a number."""
+    """Collects interactions as they are read, eight bytes per number."""
 
     def __init__(self) -> None:
         self.user, self.item, self.time = array("q"), array("q"), array("q")
@@ -117,7 +116,7 @@ class Rows:
 
 
 def day(text: str) -> int:
-    """Unix seconds of ``YYYY-MM-DD`` at midnight UTC; ValueError if it is not one."""
+    """Unix seconds of ``YYYY-MM-DD`` at midnight UTC; ValueError if it is not a date."""
     if len(text) != 10:
         raise ValueError(text)
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
@@ -149,7 +148,7 @@ def integer_columns(
 
 
 def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header: int) -> UserError:
-    """Finds what the bulk parser stumbled over; slow, and only ever run once."""
+    """Finds the line that the bulk parser failed on; slow, but only run after a failure."""
     expected = f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
     for number, line in lines(path, "latin-1"):
         if number <= header:
@@ -162,7 +161,7 @@ def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header
 
 
 def check_times(path: Path, time: Int64[np.ndarray, " rows"], header: int = 0) -> None:
-    """Refuses unix seconds outside 1990-2100: a cut line can leave a number that still parses."""
+    """Refuses unix seconds outside 1990-2100: a truncated line can end in a number that still parses."""
     bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
     if len(bad):
         row = int(bad[0])

@@ -1,7 +1,7 @@
 """Synthetic replicas of Steam and Goodreads, for machines without the real files: simulated people in an
-invented world (`synthetic_world`), calibrated to real facts (`calibration`). The truth behind every row is
-kept (`synthetic_truth`), so that a study can compare what a model learned with what is so. What is measured
-on a replica says nothing about real players or readers; names, notes and tables say *synthetic*."""
+invented world (`world`), calibrated to real facts (`calibration`). The ground truth behind every row is kept (`truth`),
+so that a study can compare what a model learned with it. What is measured on a replica says nothing about real players
+or readers; names, notes and tables say *synthetic*."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def generate(kind: str, users: int, seed: int) -> RawInteractions:
 
 @lru_cache(maxsize=2)
 def ground_truth(kind: str, users: int, seed: int) -> GroundTruth:
-    """The world and the people behind ``generate(kind, users, seed)``: the same draws. Errors as there."""
+    """The world and the people behind ``generate(kind, users, seed)``: the same draws, the same errors."""
     if kind not in LAWS:
         raise UserError(f"no replica of {kind!r}; {nearest(kind, LAWS)}")
     if users < FEWEST_USERS:
@@ -97,8 +97,7 @@ def ground_truth(kind: str, users: int, seed: int) -> GroundTruth:
 
 
 def _items(kind: str, users: int) -> int:
-    """Catalogue size: grows with the users, so that most items keep the interactions that the 5-core asks
-    for."""
+    """Catalogue size: grows with the users, so that most items have the interactions that the 5-core needs."""
     return int(260 * (users / 800) ** 0.75) if kind == "steam" else int(min(600 + 1.125 * users, 1500))
 
 
@@ -113,7 +112,7 @@ def _lengths(kind: str, users: int, rng: np.random.Generator) -> Int64[np.ndarra
 def _times(
     kind: str, lengths: Int64[np.ndarray, " users"], rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " _"], ...]:
-    """Steam has whole days, some of them twice; Goodreads has seconds."""
+    """Steam has whole days, some of them repeated; Goodreads has seconds."""
     times = []
     for length in lengths:
         start = _START[kind] + _DAY * int(rng.integers(1200))
@@ -132,7 +131,7 @@ def _live(
     tuple[Float64[np.ndarray, "_ D"], ...],
     tuple[UInt8[np.ndarray, "_ bytes"], ...],
 ]:
-    """Everybody's choices, tastes and slates: all users who still have a step move together."""
+    """Choices, tastes and slates of all users; each step is simulated for all users who still have one."""
     users, longest, laws = len(lengths), int(lengths.max()), world.laws
     taken = np.full((users, world.items), NEVER, dtype=np.int32)
     taste = rng.normal(0.0, laws.taste, (users, world.vectors.shape[1]))
@@ -173,7 +172,7 @@ def _choose(
     step: int,
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, " n"]:
-    """One item a row, from the softmax of the utilities over what is shown (by the Gumbel maximum)."""
+    """One item per row, drawn from the softmax of the utilities over what is shown (Gumbel-max trick)."""
     row, item = np.nonzero(shown)
     last = taken[row, world.predecessor[item]]
     utility = world.utility(taste[row], item, np.where(last == NEVER, NEVER, step - last))

@@ -16,13 +16,12 @@ _GRID = 0.2  # of the trapezoid rule in `log_choice`
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the rows of `synthetic.generate` were drawn from. ``user`` and ``step`` count users and their
-    rows as the raw replica has them; a prepared data set has fewer of both where the k-core dropped some:
-    `align` tells which.
+    """What the rows of `replica.generate` were drawn from. ``user`` and ``step`` index the raw replica's users and
+    their rows; a prepared data set has fewer of both where the k-core dropped some: `align` maps them.
 
     ``sequences[u]``: items; ``times[u]``: unix seconds; ``tastes[u]``: ``[steps, D]``; ``slates[u]``:
     ``[steps, ceil(I / 8)]``, what was shown as packed bits. ``world.weight`` is the popularity law of
-    exposure, ``world.genres`` and ``world.predecessor`` say what belongs together."""
+    exposure, ``world.genres`` and ``world.predecessor`` say which items belong together."""
 
     kind: str
     seed: int
@@ -40,8 +39,8 @@ class GroundTruth:
         return self.world.utility(taste, items, np.where(last == NEVER, NEVER, step - last))
 
     def exposure(self, user: int, step: int) -> Float64[np.ndarray, " I"]:
-        """P(shown) of every item at ``step``, independent of each other; 0 for what the user has. (A
-        slate that comes out empty is drawn again, which `log_choice` accounts for.)"""
+        """P(shown) of every item at ``step``, independently; 0 for items already taken. (An
+        empty slate is drawn again, which `log_choice` accounts for.)"""
         return -np.expm1(-self._rate(user, step))
 
     def slate(self, user: int, step: int) -> Int64[np.ndarray, " shown"]:
@@ -51,7 +50,7 @@ class GroundTruth:
 
     def log_choice(self, user: int, step: int, items: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """log P(y | x) = log P(shown and chosen) of each y in ``items``, over all slates that are not
-        empty; -inf for what the user has.
+        empty; -inf for items already taken.
 
         The choice truth of a pair (w chosen, l rejected; q the law that draws rejected items) is
         ``sigma(log P(l | x) - log P(w | x) + log q(w | x, l) - log q(l | x, w))``.
@@ -76,7 +75,7 @@ class GroundTruth:
         self, dataset: Dataset
     ) -> tuple[Int64[np.ndarray, " users"], tuple[Int64[np.ndarray, " _"], ...], Int64[np.ndarray, " items"]]:
         """Where a prepared data set comes from: the replica's user of each sequence ``[users]``, the step
-        of each of its positions (an array a user), and the world's item of each item ``[items]``.
+        of each of its positions (one array per user), and the world's item of each item ``[items]``.
         UserError: ``dataset`` was not prepared from this replica."""
         stranger = UserError(
             f"data set {dataset.name} was not prepared from the {self.kind} replica of {len(self.sequences)} "

@@ -1,14 +1,14 @@
 """The laws of the synthetic worlds: who likes what, what is shown to whom, what follows what.
 
-U users, I items, D latent dimensions: one for each genre, then `TONES` more that no label tells. x is a
+U users, I items, D latent dimensions: one for each genre, then `TONES` more that no label shows. x is a
 user's history, t the step.
 
 utility   u(x, i) = p_t . q_i + quality_i + sequel(x, i)
 taste     p_t = sqrt(1 - drift^2) p_{t-1} + drift * noise: a random walk whose spread does not grow
-sequel    bonus * exp(-(steps since the predecessor - 1) / memory) once the volume before was taken,
-          else -penalty; 0 for what follows nothing
+sequel    bonus * exp(-(steps since the predecessor - 1) / memory) once the previous volume was taken,
+          else -penalty; 0 for items without a predecessor
 exposure  P(i shown) = 1 - exp(-slate * I * w_i * boost), independently of other items; boost for a volume
-          whose predecessor was taken, 0 for what the user has; w: Zipf-Mandelbrot over works, falling with
+          whose predecessor was taken, 0 for items already taken; w: Zipf-Mandelbrot over works, falling with
           the volume
 choice    softmax of u over what is shown
 """
@@ -34,7 +34,7 @@ class Laws:
     concentration: float  # Gini of the exposure weights; the Zipf exponent is solved for it
     offset: float  # Mandelbrot's shift of the rank: flattens the head
     falling: float  # exposure of a volume relative to the one before
-    slate: float  # expected share of the catalogue that is shown, were the exposure unsaturated
+    slate: float  # expected share of the catalogue that is shown, before saturation
     floor: float  # share of the exposure that is spread evenly
     taste: float  # standard deviation of a user's taste in each latent dimension
     drift: float  # share of the taste's standard deviation renewed in one step
@@ -51,7 +51,7 @@ class Laws:
 
 @dataclass(frozen=True)
 class World:
-    """Items and their laws. ``weight`` sums to 1; ``vectors`` is q; ``predecessor`` is the item of the volume before,
+    """Items and their laws. ``weight`` sums to 1; ``vectors`` is q; ``predecessor`` is the item of the previous volume,
     or -1."""
 
     laws: Laws
@@ -75,7 +75,7 @@ class World:
         return own + self.sequel(items, since)
 
     def sequel(self, items: Int64[np.ndarray, " n"], since: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """The part of the utility that depends on the volume before."""
+        """The part of the utility that depends on the previous volume."""
         laws = self.laws
         follows = laws.bonus * np.exp(-(np.maximum(since, 1) - 1) / laws.memory)
         return np.where(self.predecessor[items] < 0, 0.0, np.where(since >= 0, follows, -laws.penalty))
@@ -92,7 +92,7 @@ class World:
 
 @dataclass
 class _Draft:
-    """Items while the catalogue is being invented, one entry an item."""
+    """Items while the catalogue is being invented, one entry per item."""
 
     titles: list[str]
     genres: list[tuple[int, ...]]
@@ -147,9 +147,8 @@ def _invent(kind: str, items: int, laws: Laws, names: list[str], rng: np.random.
 
 
 def _popularity(draft: _Draft, laws: Laws, rng: np.random.Generator) -> Float64[np.ndarray, " I"]:
-    """w: Zipf-Mandelbrot over the works in random order, times `falling` a volume, plus an even share. The
-    exponent is the one that gives w the Gini `concentration`: worlds of all seeds and sizes are equally
-    unequal."""
+    """w: Zipf-Mandelbrot over the works in random order, times `falling` per volume, plus an even share. The
+    exponent is solved for the Gini `concentration`, which is thus the same for all seeds and sizes."""
     rank = (rng.permutation(max(draft.work) + 1) + 1.0 + laws.offset)[np.array(draft.work)]
     falling = laws.falling ** np.array(draft.volume)
 

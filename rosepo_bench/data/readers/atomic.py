@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import Ids, Rows, broken, check_times, lines, with_year
+from rosepo_bench.data.readers.columns import check_times
+from rosepo_bench.data.readers.reading import Ids, Rows, broken, lines, with_year
 from rosepo_bench.data.types import RawInteractions, Source
 
 TITLES = ("title", "movie_title", "item_name", "name")

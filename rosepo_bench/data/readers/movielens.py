@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import broken, check_times, clean, csv_rows, integer_columns, lines, reindex
+from rosepo_bench.data.readers.columns import check_times, integer_columns, reindex
+from rosepo_bench.data.readers.reading import broken, clean, csv_rows, lines
 from rosepo_bench.data.types import RawInteractions, Source
 
 GENRES_100K = (

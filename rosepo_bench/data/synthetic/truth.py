@@ -119,6 +119,6 @@ class GroundTruth:
 
     def _check(self, user: int, step: int) -> None:
         if not 0 <= user < len(self.sequences):
-            raise UserError(f"the replica has users 0 to {len(self.sequences) - 1}; {user} is none of them")
+            raise UserError(f"no user {user}: the replica has users 0 to {len(self.sequences) - 1}")
         if not 0 <= step < len(self.sequences[user]):
-            raise UserError(f"user {user} has steps 0 to {len(self.sequences[user]) - 1}; {step} is none of them")
+            raise UserError(f"no step {step}: user {user} has steps 0 to {len(self.sequences[user]) - 1}")

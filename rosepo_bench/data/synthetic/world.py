@@ -1,4 +1,4 @@
-"""The laws of the synthetic worlds: who likes what, what is shown to whom, what follows what.
+"""The laws of the synthetic worlds: taste, exposure and sequels.
 
 U users, I items, D latent dimensions: one for each genre, then `TONES` more that no label shows. x is a
 user's history, t the step.

@@ -96,7 +96,7 @@ def test_nothing_selected_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_file_in_the_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert cli.main(["run", "--all", "--offline", "--out", str(tmp_path / "file")]) == 2
-    assert "a file is in the way where a folder is wanted" in capsys.readouterr().err
+    assert "a file stands where a folder is needed" in capsys.readouterr().err
 
 
 def test_a_foreign_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

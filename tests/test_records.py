@@ -95,5 +95,5 @@ def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
 def test_record_and_predictions_must_fit(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="schema 1"):
         records.write_record(tmp_path, record(schema=2), predictions())
-    with pytest.raises(AssertionError, match="one rank a user"):
+    with pytest.raises(AssertionError, match="one rank per user"):
         records.write_record(tmp_path, record(), {"users": np.arange(2), "rank": np.arange(3)})

@@ -1,4 +1,4 @@
-"""From profiles and ``--set`` to a configuration: what is written wrong is said in words for people."""
+"""Builds a configuration from profiles and ``--set``; mistakes in them become readable errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rosepo_bench.base.errors import UserError, nearest
 
 S = TypeVar("S", bound=Section)
 
-# What one data set may have otherwise than the others; the rest belongs to the run.
+# Sections that may differ between data sets; the others are the same for the whole run.
 OWN = ("batch_tokens", "method", "model", "oracle", "preference", "prompt", "sasrec", "scoring", "sft")
 
 
 def profile_names() -> list[str]:
-    """The profiles that travel with the package."""
+    """The profiles that the package ships."""
     folder = files("rosepo_bench") / "profiles"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
@@ -43,7 +43,7 @@ def read_profile(name: str) -> dict[str, Any]:
 
 
 def set_key(table: dict[str, Any], dotted: str, value: Any) -> None:
-    """Sets ``a.b.c`` in nested tables; the schema judges the result."""
+    """Sets ``a.b.c`` in nested tables; the schema validates the result later."""
     *parents, last = dotted.split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
@@ -64,7 +64,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def validate(table: dict[str, Any], section: type[S], where: str = "") -> S:
-    """The schema's verdict on a table. ``where`` stands before the names of its keys."""
+    """A table as a validated section. ``where`` is the prefix of its keys in errors.
+
+    UserError: every problem, one per line."""
     try:
         return section.model_validate(table)
     except ValidationError as error:
@@ -73,7 +75,7 @@ def validate(table: dict[str, Any], section: type[S], where: str = "") -> S:
 
 
 def for_dataset(config: RunConfig, name: str) -> RunConfig:
-    """The configuration as it stands for one data set: its ``overrides`` applied."""
+    """The configuration of one data set: the run's with the data set's ``overrides`` applied."""
     table = config.model_dump()
     for dotted, value in _flat(config.datasets[name].overrides):
         if dotted.split(".")[0] not in OWN:
@@ -83,7 +85,7 @@ def for_dataset(config: RunConfig, name: str) -> RunConfig:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values, so that a nested section changes its own keys and no others."""
+    """Dotted keys and values, so that a nested section changes only the keys it names."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -117,7 +119,7 @@ def _explain(problem: dict[str, Any], section: type[BaseModel], where: str) -> s
         return f"configuration: unknown key {path!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"configuration: {path!r} is missing"
-    if problem["type"] == "value_error":  # a check of ours over several keys, in its own words
+    if problem["type"] == "value_error":  # our own check over several keys, with its own message
         return f"configuration: {path}: {problem['msg'].removeprefix('Value error, ')}"
     return f"configuration: {path} = {problem['input']!r}: {problem['msg']}"
 
@@ -126,7 +128,7 @@ def _siblings(location: tuple[Any, ...], section: type[BaseModel]) -> list[str]:
     """The known keys of the section that holds the last element of ``location``."""
     for part in location[:-1]:
         field = section.model_fields.get(str(part))
-        if field is None:  # the free name below `datasets`
+        if field is None:  # a data set's name, which is free
             continue
         if part == "datasets":
             section = DatasetConfig

@@ -1,4 +1,4 @@
-"""Errors that are meant for the person at the keyboard."""
+"""Errors for users."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Input that cannot be used: says what is wrong, where, and what to do. The command line exits with 2."""
+    """Input that cannot be used: says what is wrong, where, and what to do. The command line exits with status 2."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that ends an error about an unknown name: the nearest known one, or all that there are."""
+    """The end of an error about an unknown name: the closest known name, or all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

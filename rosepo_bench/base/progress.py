@@ -1,4 +1,4 @@
-"""Progress for people: a live bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""Progress output: a live bar with rate and time left on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """Who shows progress. ``advance`` may be called thousands of times a second."""
+    """Shows progress. ``advance`` may be called thousands of times a second."""
 
     def say(self, text: str) -> None: ...
     def advance(self, label: str, done: int, total: int) -> None: ...
 
 
 class Silent:
-    """Shows nothing: the default of a library."""
+    """Shows nothing: the default outside the command line."""
 
     def say(self, text: str) -> None:
         return None
@@ -86,18 +86,18 @@ _current: Reporter = Silent()
 
 
 def say(text: str) -> None:
-    """One line about what happens now."""
+    """Prints one line about the current work."""
     _current.say(text)
 
 
 def advance(label: str, done: int, total: int) -> None:
-    """``done`` of ``total`` steps of the task ``label``."""
+    """Reports ``done`` of ``total`` steps of the task ``label``."""
     _current.advance(label, done, total)
 
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Shows progress within the block, in the form that fits where the output goes."""
+    """Shows progress within the block: bars on a terminal, lines elsewhere."""
     global _current
     before = _current
     try:

@@ -1,4 +1,5 @@
-"""The records of an output folder, one a cell: what tables are computed from. Written whole or not at all."""
+"""The records of an output folder, one per cell; all tables are computed from them. A record is written completely
+or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.store import explained, read_json, read_npz, write_json, write_npz
 
 Failure = tuple[str, str, int, str]
-"""Data set, method, seed, reason; an empty reason: the cell was never run."""
+"""Data set, method, seed, reason; the reason is empty if the cell was never run."""
 
 
 SCHEMA = 1
@@ -54,7 +55,7 @@ class Record:
 
 
 def record_folder(out: Path, dataset: str, method: str, seed: int, key: str) -> Path:
-    """Where a cell's record lies; the key's first 12 letters keep configurations apart."""
+    """The folder of a cell's record; the key's first 12 characters keep configurations apart."""
     for name in (dataset, method, key):
         if not name or name.startswith(".") or "/" in name or "\0" in name:
             raise UserError(f"{name!r} cannot name a folder: it is empty, holds '/' or starts with '.'")
@@ -62,22 +63,22 @@ def record_folder(out: Path, dataset: str, method: str, seed: int, key: str) -> 
 
 
 def write_record(out: Path, record: Mapping[str, Any], predictions: Mapping[str, np.ndarray]) -> Path:
-    """Writes ``predictions.npz``, then ``record.json`` (its existence says: done). Returns its path."""
+    """Writes ``predictions.npz``, then ``record.json``, whose existence marks the cell as done. Returns its path."""
     assert record["schema"] == SCHEMA, f"this program writes schema {SCHEMA}"
-    assert len(predictions["users"]) == len(predictions["rank"]), "one rank a user"
+    assert len(predictions["users"]) == len(predictions["rank"]), "one rank per user"
     folder = record_folder(out, record["dataset"], record["method"], record["seed"], record["key"])
     path = folder / "record.json"
     with explained(path):
-        path.unlink(missing_ok=True)  # an old record must not stand beside new predictions
+        path.unlink(missing_ok=True)  # no old record beside new predictions
     write_npz(folder / "predictions.npz", **predictions)
     write_json(path, record)
     return path
 
 
 def read_records(out: Path, keys: set[str] | None = None) -> list[Record]:
-    """All records below ``out``, in the order of (data set, method, seed, key); with ``keys`` only those.
+    """All records below ``out``, sorted by (data set, method, seed, key); with ``keys`` only those.
 
-    UserError: a broken record, a newer schema, or several configurations of one cell and no ``keys``.
+    UserError: a broken record, a newer schema, or several configurations of one cell.
     """
     paths = sorted((out / "records").glob("*/*/seed*/record.json"))
     records = [Record(_checked(path), path) for path in paths]
@@ -93,7 +94,7 @@ def read_records(out: Path, keys: set[str] | None = None) -> list[Record]:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """A record's JSON, of a schema that this program knows and with the fields that name its cell."""
+    """Reads a record and checks its schema number and the fields that name its cell."""
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number); delete it and run again")

@@ -1,4 +1,4 @@
-"""One seed reaches everything: purposes are hashed into it, so that no two draws share a stream."""
+"""All randomness derives from one seed: the purpose of each draw is hashed into it, so that no two share a stream."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def derive(seed: int, *parts: str | int) -> int:
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:
-    """The numpy generator of one purpose."""
+    """The numpy generator for one purpose."""
     return np.random.default_rng(derive(seed, *parts))
 
 
 def digest(*parts: Any) -> str:
-    """sha256 (hex) of arrays, bytes and JSON values; arrays count with dtype and shape."""
+    """sha256 (hex) of arrays, bytes and JSON values; of arrays dtype and shape are hashed too."""
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -1,8 +1,8 @@
 """Files that are complete or absent: atomic writes and locks.
 
-Every write goes to a temporary neighbour, is synced and then renamed, so that a kill or a full disk leaves
-the old content or none. A temporary is locked while its writer lives; what a killed writer left, the next
-one removes.
+Every write goes to a temporary file in the same folder, is synced and then renamed, so that a kill or a full disk
+leaves the old content or none. A writer holds a lock on its temporary; the next writer removes temporaries that nobody
+has locked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` atomically. UserError: disk full, not allowed."""
+    """Writes ``content`` atomically. UserError: disk full, permission denied."""
     with _replacing(path) as file:
         file.write(content)
 
@@ -44,7 +44,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON atomically, keys in the given order; numpy values become lists and numbers, NaN fails."""
+    """Writes JSON atomically, keys in the given order; numpy values become lists and numbers. ValueError: NaN."""
     try:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError as error:
@@ -90,9 +90,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes ``path`` when the block ends well, and vanishes when it fails.
+    """Yields an empty folder that becomes ``path`` when the block succeeds and is removed when it fails.
 
-    A folder that stands at ``path`` stays until then and is replaced. What killed runs left is removed first.
+    An existing folder at ``path`` stays until then and is replaced. What killed runs left is removed first.
     """
     with explained(path):
         workshop, lock = _temporary(path, folder=True)
@@ -111,7 +111,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 class Lock:
-    """One run a folder: ``with Lock(folder): …``. The kernel frees it when its holder ends, even killed."""
+    """Admits one run per folder: ``with Lock(folder): …``. The kernel releases the lock when its process ends, killed
+    or not."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".lock"
@@ -142,8 +143,8 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The file stays: removing it would let a third run lock a file that a second one no longer sees.
-        assert self._file is not None, "left without having been entered"
+        # The file stays: without it a second run could hold the lock of the removed file, a third that of a new one.
+        assert self._file is not None, "exit without enter"
         self._file.truncate(0)
         self._file.close()
         self._file = None
@@ -158,7 +159,7 @@ def _read(path: Path) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays as JSON knows them."""
+    """numpy's numbers and arrays as plain JSON values."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -166,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """An open temporary that takes ``path``'s place when the block ends well."""
+    """An open temporary that replaces ``path`` when the block succeeds."""
     with explained(path):
         temporary, file = _temporary(path, folder=False)
         try:
@@ -183,7 +184,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns the errors that a person can mend into a UserError that says how."""
+    """Turns the OS errors that a user can fix into a UserError that says how."""
     try:
         yield
     except OSError as error:
@@ -191,19 +192,19 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise UserError(
                 f"disk full while writing {where}; free some space or give another folder. "
-                "Nothing complete was damaged: the same command goes on from there"
+                "Finished results are intact: run the same command again to continue"
             ) from error
         if error.errno in _DENIED:
-            raise UserError(f"{where}: {error.strerror}; change its mode or give another folder") from error
+            raise UserError(f"{where}: {error.strerror}; change its permissions or give another folder") from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{where}: a file is in the way where a folder is wanted; give another folder") from error
+            raise UserError(f"{where}: a file stands where a folder is needed; give another folder") from error
         if error.errno == errno.ENOLCK:
             raise UserError(f"{where}: this file system cannot lock files; give another folder") from error
         raise
 
 
 def _temporary(path: Path, folder: bool) -> tuple[Path, IO[bytes]]:
-    """A fresh file or folder beside ``path``, and its open lock (the file, or ``.lock`` in the folder)."""
+    """A new file or folder beside ``path``, and its open lock (the file, or ``.lock`` in the folder)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.tmp-"
     _sweep(path.parent, prefix)
@@ -213,7 +214,7 @@ def _temporary(path: Path, folder: bool) -> tuple[Path, IO[bytes]]:
             temporary.mkdir()
         mark = temporary / ".lock" if folder else temporary
         lock = mark.open("xb")
-        with contextlib.suppress(OSError):  # where a file system has no locks, only the sweeping is lost
+        with contextlib.suppress(OSError):  # a file system without locks: leftovers are then not removed
             fcntl.flock(lock, fcntl.LOCK_EX)
         if mark.exists():
             return temporary, lock
@@ -221,7 +222,7 @@ def _temporary(path: Path, folder: bool) -> tuple[Path, IO[bytes]]:
 
 
 def _sweep(parent: Path, prefix: str) -> None:
-    """Removes the temporaries whose writer is gone: nobody holds their lock."""
+    """Removes the temporaries whose writer has ended: nobody holds their lock."""
     for leftover in parent.glob(glob.escape(prefix) + "*"):
         folder = leftover.is_dir()
         with contextlib.suppress(OSError), (leftover / ".lock" if folder else leftover).open("r+b") as lock:

@@ -1,8 +1,7 @@
-"""Frozen candidate lists: the target among uniform negatives, drawn from seeds that know the user but not
-the target.
+"""Frozen candidate lists: the target among uniform negatives. The seeds depend on the user, never on the target.
 
-Negatives are items that the user has not met up to and including the target. An item of the user's future
-may be one: to leave it out would tell the model, or the reader of the list, what is to come."""
+Negatives are items that the user had not interacted with by the time of the target, which is not among them either.
+Items of the user's future may be negatives: excluding them would leak the future."""
 
 from __future__ import annotations
 
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest, generator
 from rosepo_bench.base.store import read_npz, write_npz
-from rosepo_bench.data.types import Dataset, Examples, IntArray, Split
+from rosepo_bench.data.types import Dataset, Examples, Split
 
 Part = Literal["train", "validation", "test"]
 ARRAYS = ("user", "step", "target", "candidates", "position")
@@ -34,16 +34,17 @@ def draw(
     """The examples of one part, ascending by (user, step).
 
     ``users`` > 0 keeps a random subset of that many users with a target, the same for validation and test.
-    ``steps`` (train only, and needed there) holds for each user the positions of the targets, between 1 and
-    ``split.train_end``. UserError: a user has met so many items that ``size`` - 1 negatives are not there."""
+    ``steps`` (required for train, refused elsewhere) holds each user's target positions, at least 1 and below
+    ``split.train_end``. UserError: a user has interacted with so many items that fewer than ``size`` - 1 negatives are
+    left."""
     if size < 2:
-        raise UserError(f"candidates: a list of {size} ranks nothing; at least 2")
+        raise UserError(f"candidates: a list of {size} has nothing to rank; give at least 2")
     if part == "train":
         if steps is None or users:
-            raise UserError("train examples: give `steps` for each user, and no number of users")
+            raise UserError("train examples: give `steps` for each user, and leave `users` at 0")
         user, step = _train_steps(dataset, split, steps)
     elif steps is not None:
-        raise UserError(f"{part} examples: their steps are those of the split; give no `steps`")
+        raise UserError(f"{part} examples: the split decides their steps; give no `steps`")
     else:
         positions = split.validation if part == "validation" else split.test
         user = _subset(dataset, split, positions, seed, users)
@@ -61,7 +62,7 @@ def draw(
 
 
 def freeze(path: Path, examples: Examples) -> str:
-    """Writes the lists with the sha256 of their content inside, which it returns."""
+    """Writes the lists together with the sha256 of their content, and returns it."""
     arrays = {name: getattr(examples, name) for name in ARRAYS}
     content = digest(*arrays.values())
     write_npz(path, **arrays, sha256=np.array(content))
@@ -69,13 +70,15 @@ def freeze(path: Path, examples: Examples) -> str:
 
 
 def thaw(path: Path) -> Examples:
-    """Reads frozen lists. UserError: missing, not such a file, or changed since it was written."""
+    """Reads frozen lists. UserError: missing, not a candidate file, or changed since it was written."""
     arrays = read_npz(path)
     if set(arrays) != {*ARRAYS, "sha256"}:
         raise UserError(f"{path}: not a candidate file (it holds {', '.join(sorted(arrays))}); delete it and run again")
     expected, found = str(arrays.pop("sha256")), digest(*(arrays[name] for name in ARRAYS))
     if expected != found:
-        raise UserError(f"{path}: the lists hash to {found}, written was {expected}; delete the file and run again")
+        raise UserError(
+            f"{path}: the lists hash to {found}, but {expected} was recorded; delete the file and run again"
+        )
     return Examples(**arrays)
 
 
@@ -84,22 +87,25 @@ def content_hash(examples: Examples) -> str:
     return digest(*(getattr(examples, name) for name in ARRAYS))
 
 
-def _negatives(dataset: Dataset, user: int, step: int, number: int, rng: np.random.Generator) -> IntArray:
+def _negatives(
+    dataset: Dataset, user: int, step: int, number: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " number"]:
     fresh = np.ones(dataset.items, dtype=bool)
     fresh[dataset.sequences[user][: step + 1]] = False
     pool = np.flatnonzero(fresh)
     if len(pool) < number:
         raise UserError(
-            f"{dataset.name}: user {user} has met {dataset.items - len(pool)} of {dataset.items} items up "
-            "to the target; "
-            f"{len(pool)} are left, {number} negatives are needed: set a smaller `candidates`"
+            f"{dataset.name}: user {user} has interacted with {dataset.items - len(pool)} of {dataset.items} items up "
+            f"to the target; {len(pool)} are left, {number} negatives are needed: set a smaller `candidates`"
         )
     return rng.choice(pool, number, replace=False)
 
 
-def _subset(dataset: Dataset, split: Split, positions: IntArray, seed: int, users: int) -> IntArray:
-    """Users with a target, all or a frozen subset. One order of all users serves every part and every
-    number."""
+def _subset(
+    dataset: Dataset, split: Split, positions: Int64[np.ndarray, " users"], seed: int, users: int
+) -> Int64[np.ndarray, " n"]:
+    """Users with a target, all or a random subset. One random order of all users serves every part and size, so that
+    a larger subset contains a smaller one."""
     able = positions >= 0
     if not users or users >= int(able.sum()):
         return np.flatnonzero(able)
@@ -107,7 +113,9 @@ def _subset(dataset: Dataset, split: Split, positions: IntArray, seed: int, user
     return np.sort(order[able[order]][:users])
 
 
-def _train_steps(dataset: Dataset, split: Split, steps: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+def _train_steps(
+    dataset: Dataset, split: Split, steps: Sequence[Sequence[int]]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     if len(steps) != dataset.users:
         raise UserError(f"train examples: {len(steps)} lists of steps for {dataset.users} users")
     user = np.repeat(np.arange(dataset.users), [len(own) for own in steps])

@@ -1,4 +1,4 @@
-"""Finds the files of a data set, or who may stand in for it, and makes a Dataset of them."""
+"""Finds the files of a data set, or the replica that stands in for it, and prepares a Dataset."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class Resolved:
     replica: tuple[int, int] = (0, 0)
 
     def key(self) -> str:
-        """Hash of the content that will be read; paths do not enter."""
+        """Hash of the content that will be read, whatever its path."""
         return digest(self.name, self.kind, [[file.name, file.sha256] for file in self.files], list(self.replica))
 
 
 def resolve(
     name: str, config: DatasetConfig, data_dir: Path | None, cache_dir: Path, offline: bool = False
 ) -> Resolved:
-    """Finds the files of source ``name``: at ``config.path``, else in ``data_dir``, in ``cache_dir``, else
-    by download, else a replica where one may stand in. UserError: nothing found (says what to put where), or
-    a file that has changed."""
+    """Finds the files of source ``name``: at ``config.path``, else in ``data_dir``, else in ``cache_dir``; else a
+    replica if there is one and ``config.synthetic`` allows it; else by download.
+
+    UserError: nothing found (says which files to put where), or a file has changed."""
     if name not in SOURCES:
         raise UserError(f"unknown data set {name!r}; {nearest(name, SOURCES)}")
     spec = SOURCES[name]
@@ -63,7 +64,7 @@ def resolve(
 
 
 def load(resolved: Resolved, config: DatasetConfig) -> Dataset:
-    """Parses and prepares. UserError: a broken file, or nobody left after filtering."""
+    """Parses and prepares. UserError: a broken file, or no user left after filtering."""
     spec = resolved.spec
     if resolved.kind == "synthetic":
         from rosepo_bench.data.synthetic import replica as synthetic
@@ -113,7 +114,7 @@ def _search(spec: SourceSpec, places: list[Path]) -> Found | None:
             paths = {role: path for role, path in matches.items() if path is not None}
             if len(paths) == len(matches):
                 return layout, paths
-            if paths:  # half of a data set is a mistake: nothing else may quietly take its place
+            if paths:  # an incomplete data set is a mistake, which another source would hide
                 lacking = " and ".join(layout.files[role][0] for role in matches if role not in paths)
                 there = ", ".join(str(path) for path in paths.values())
                 raise UserError(f"{spec.name}: found {there}, but not {lacking} beside it; put it in {place}")
@@ -126,7 +127,7 @@ def _match(place: Path, names: tuple[str, ...]) -> Path | None:
         if len(matches) > 1:
             raise UserError(
                 f"{place}: {', '.join(path.name for path in matches)} all match {name}; leave one there, "
-                "or one a folder"
+                "or give each a folder"
             )
         if matches:
             return matches[0]
@@ -134,7 +135,7 @@ def _match(place: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _unpacked(spec: SourceSpec, places: list[Path], cache_dir: Path) -> Found | None:
-    """An archive that lies in one of the places, put there by hand or left by an earlier download."""
+    """An archive in one of the places, put there by hand or left by an earlier download."""
     for place in (*places, cache_dir / "archives"):
         for archive in spec.archives:
             if (place / archive.file).is_file():
@@ -160,7 +161,7 @@ def _fetched(spec: SourceSpec, places: list[Path], cache_dir: Path, offline: boo
 
 
 def _wanted(spec: SourceSpec, places: list[Path], why: str) -> str:
-    """What to put where, in full."""
+    """An error's text: which files to put where."""
     shapes = [" and ".join(" or ".join(names) for names in layout.files.values()) for layout in spec.layouts]
     shapes += [archive.file for archive in spec.archives]
     where = " or ".join(str(place) for place in places)

@@ -1,5 +1,5 @@
-"""Facts of a prepared data set, as a dictionary and as Markdown. A synthetic one is compared with the real
-facts that it was calibrated to."""
+"""Facts of a prepared data set, as a dictionary and as Markdown. A replica is compared with the
+real facts that it was calibrated to."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _LABELS = {
 
 def describe(dataset: Dataset, split: Split) -> dict[str, Any]:
     """Facts of ``dataset`` under ``split``: numbers by name (those of the table that `render` prints),
-    ``genres`` (label: items, most frequent first), ``counts`` of each step of the preparation, and
-    ``comparison`` with the real facts for a replica (None for real data)."""
+    ``genres`` (label: items, most frequent first), ``counts`` after each step of the preparation, and
+    ``comparison`` of a replica with the real facts (None for real data)."""
     lengths = np.array([len(sequence) for sequence in dataset.sequences])
     popularity = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.items)
     q25, median, q75 = np.quantile(lengths, (0.25, 0.5, 0.75))
@@ -74,7 +74,7 @@ def describe(dataset: Dataset, split: Split) -> dict[str, Any]:
 
 def compare(dataset: Dataset, facts: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
     """A replica's ``facts`` beside the real ones: ``replica``, ``real``, ``deviation`` (relative),
-    ``calibrated`` (the replica is meant to be within 10 %), ``how`` and ``source`` of the real one. None for
+    ``calibrated`` (the replica is meant to be within 10 %), ``how`` and ``source`` of the real fact. None for
     real data."""
     if dataset.source.kind != "synthetic":
         return None
@@ -93,7 +93,7 @@ def compare(dataset: Dataset, facts: dict[str, Any]) -> dict[str, dict[str, Any]
 
 
 def render(dataset: Dataset, split: Split) -> str:
-    """The facts of `describe` as Markdown; *synthetic* stands in the heading of a replica."""
+    """The facts of `describe` as Markdown; the heading of a replica says *synthetic*."""
     facts = describe(dataset, split)
     synthetic = facts["comparison"] is not None
     parts = [f"## {dataset.name}" + (" (synthetic)" if synthetic else "")]

@@ -1,5 +1,4 @@
-"""Downloads and checksums. What arrives is checked before it gets its final name; archives are read member
-by member."""
+"""Downloads and checksums. A download is checked before it gets its final name; archives are read member by member."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ PIP_TIMEOUT_S = 300
 
 
 class FetchError(UserError):
-    """A place did not give the published file: no route, or (behind a login page, say) something else. Another place,
-    with a checksum of its own, may be tried, and both are told."""
+    """A location did not give the published file: it cannot be reached, or sent something else (a login page, say). The
+    next location may be tried, and the final error names every failure."""
 
 
 @dataclass(frozen=True)
 class Archive:
     """A zip (or wheel) that holds the raw files. ``checksum`` is ``md5:…`` or ``sha256:…``, empty where
-    nobody publishes one; ``members`` maps the files that are read out of it to their names here."""
+    nobody publishes one; ``members`` maps the files to extract to their names here."""
 
     how: Literal["http", "pip"]
     where: str = field(metadata={"help": "URL, or a requirement such as name==1.2"})
@@ -60,8 +59,8 @@ def download(archive: Archive, folder: Path) -> Path:
 
 
 def unpack(archive: Archive, path: Path, folder: Path) -> None:
-    """Checks ``path`` and reads its members into ``folder``, which is complete or absent. Nothing else is
-    extracted, and an archive with a member that points outside of its folder is refused whole."""
+    """Checks ``path`` and extracts ``archive.members``, and nothing else, into ``folder``, which is complete or absent.
+    An archive with any member that points outside of its folder is refused."""
     verify(path, archive.checksum)
     try:
         with zipfile.ZipFile(path) as content:
@@ -79,8 +78,7 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
 
 
 def verify(path: Path, checksum: str) -> None:
-    """Compares a file with its published checksum ``md5:…`` or ``sha256:…``; nothing to compare with where
-    it is empty."""
+    """Compares a file with its published checksum, ``md5:…`` or ``sha256:…``; an empty one is not checked."""
     if not checksum:
         return
     kind, _, expected = checksum.partition(":")
@@ -116,8 +114,7 @@ def fingerprint(path: Path, book: Path) -> RawFile:
     found = file_hash(path)
     if known is not None and known["sha256"] != found:
         raise UserError(
-            f"{path}: sha256 is {found}, at first use it was {known['sha256']}; put the first file back, "
-            "or, if the "
+            f"{path}: sha256 is {found}, at first use it was {known['sha256']}; put the first file back, or, if the "
             f"change is intended, remove its entry from {book} (results before and after are not comparable)"
         )
     if known is None:
@@ -136,7 +133,7 @@ def _http(archive: Archive, target: Path) -> None:
     import pooch
     import requests
 
-    pooch.get_logger().setLevel("WARNING")  # we have said what is fetched
+    pooch.get_logger().setLevel("WARNING")  # `download` has already said what is fetched
     loader = pooch.HTTPDownloader(timeout=TIMEOUT_S)
     try:  # pooch writes to a temporary file, compares the checksum and only then renames
         pooch.retrieve(
@@ -149,7 +146,7 @@ def _http(archive: Archive, target: Path) -> None:
 
 
 def _pip(archive: Archive, target: Path) -> None:
-    """The wheel of a package, as a file: nothing of it is installed, built or run."""
+    """Downloads the wheel of a package as a file: nothing of it is installed, built or run."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as folder:
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest
-from rosepo_bench.data.types import Dataset, IntArray, RawInteractions, Split
+from rosepo_bench.data.types import Dataset, RawInteractions, Split
 
 Kind = Literal["leave_one_out", "temporal"]
 SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to test
@@ -20,12 +21,12 @@ SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to 
 class _Table:
     """Rows in the order of (user, time, original row); ``counts`` after each step."""
 
-    user: IntArray
-    item: IntArray
-    time: IntArray
+    user: Int64[np.ndarray, " rows"]
+    item: Int64[np.ndarray, " rows"]
+    time: Int64[np.ndarray, " rows"]
     counts: dict[str, dict[str, int]]
 
-    def keep(self, rows: IntArray) -> None:
+    def keep(self, rows: Int64[np.ndarray, " kept"] | Bool[np.ndarray, " rows"]) -> None:
         self.user, self.item, self.time = self.user[rows], self.item[rows], self.time[rows]
 
     def count(self, step: str) -> None:
@@ -35,11 +36,10 @@ class _Table:
 
 def prepare(raw: RawInteractions, core: int, kind: Kind = "leave_one_out") -> Dataset:
     """Histories of a raw data set. Steps, each counted: ``raw``; ``merged`` (items of equal title become
-    one); ``unique`` (of a user's events with one item the first stays); ``core`` (every user and item has
-    ``core`` events); ``usable`` (leave_one_out needs users with three events; items keep ``core``, and those
-    that nobody has any more go).
+    one); ``unique`` (of a user's events with the same item only the first is kept); ``core`` (every user and item has
+    at least ``core`` events); ``usable`` (leave_one_out also needs three events per user; items still need ``core``).
 
-    UserError: nobody is left."""
+    UserError: no user is left."""
     table = _Table(raw.user, raw.item, raw.time, {})
     table.count("raw")
     table.item = _first_of_title(raw.titles)[raw.item]
@@ -59,41 +59,35 @@ def prepare(raw: RawInteractions, core: int, kind: Kind = "leave_one_out") -> Da
 
 def split(dataset: Dataset, kind: Kind) -> Split:
     """Targets of every user. ``leave_one_out``: the last event is the test, the one before it the validation.
-    ``temporal``: two dates for all, at 80 % and 90 % of all events' times; training is before the first;
-    validation (test) is the user's first event with a history from the first (second) date on, before the
-    second (without end).
+    ``temporal``: the same two dates for all users, at 80 % and 90 % of all events' times. Events before the first date
+    are for training. The validation target is the user's first event between the two dates, the test target the first
+    one from the second date on; either needs a history.
 
-    UserError: no test or no validation user."""
+    UserError: no user has a validation target, or none a test target."""
     lengths = np.array([len(sequence) for sequence in dataset.sequences], dtype=np.int64)
     if kind == "leave_one_out":
         if int(lengths.min()) < SHORTEST:
             raise UserError(
-                f"{dataset.name}: leave_one_out needs {SHORTEST} events a user, the shortest history has "
-                f"{lengths.min()}; "
-                "prepare it for this split, or use temporal"
+                f"{dataset.name}: leave_one_out needs {SHORTEST} events per user, the shortest history has "
+                f"{lengths.min()}; prepare it for this split, or use temporal"
             )
         return Split(kind, lengths - 2, lengths - 2, lengths - 1)
     times = np.sort(np.concatenate(dataset.times))
     dates = times[int(0.8 * len(times))], times[int(0.9 * len(times))]
     before = np.array([np.searchsorted(own, dates) for own in dataset.times], dtype=np.int64).reshape(-1, 2)
-    first, second = (
-        np.maximum(before[:, 0], 1),
-        np.maximum(before[:, 1], 1),
-    )  # an empty history predicts nothing
+    first, second = np.maximum(before, 1).T  # a target needs a history
     validation = np.where(first < before[:, 1], first, -1)
     test = np.where(second < lengths, second, -1)
     if (validation < 0).all() or (test < 0).all():
         raise UserError(
             f"{dataset.name}: the temporal split leaves {np.sum(validation >= 0)} validation and "
-            f"{np.sum(test >= 0)} test "
-            "users; the events crowd on too few dates: use leave_one_out"
+            f"{np.sum(test >= 0)} test users; the events fall on too few dates: use leave_one_out"
         )
     return Split(kind, before[:, 0], validation, test)
 
 
-def tied(dataset: Dataset, split: Split) -> IntArray:
-    """Users whose test target shares its time with a neighbour, so that file order picked it: bool
-    ``[users]``."""
+def tied(dataset: Dataset, split: Split) -> Bool[np.ndarray, " users"]:
+    """Users whose test target has the same time as a neighbouring event: file order decided which is the target."""
     out = np.zeros(dataset.users, dtype=bool)
     for user in np.flatnonzero(split.test >= 0).tolist():
         times, at = dataset.times[user], int(split.test[user])
@@ -106,15 +100,15 @@ def tied_share(dataset: Dataset, split: Split) -> float:
     return float(tied(dataset, split)[split.test >= 0].mean())
 
 
-def _first_of_title(titles: tuple[str, ...]) -> IntArray:
-    """For each item the first one of the same title, int64 ``[items]``."""
+def _first_of_title(titles: tuple[str, ...]) -> Int64[np.ndarray, " items"]:
+    """For each item the first item of the same title."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(title, index) for index, title in enumerate(titles)], dtype=np.int64)
 
 
 def _core(table: _Table, user_k: int, item_k: int) -> None:
-    """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` events until there are
-    none."""
+    """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` events until none
+    is left to drop."""
     while len(table.user):
         users, items = np.bincount(table.user), np.bincount(table.item)
         good = (users[table.user] >= user_k) & (items[table.item] >= item_k)
@@ -145,7 +139,7 @@ def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
 
 
 def _nobody(raw: RawInteractions, core: int, counts: dict[str, dict[str, int]]) -> str:
-    """What is left of whom, and the largest k that leaves somebody."""
+    """An error's text: what each step left, and the largest core that would leave somebody."""
     steps = "; ".join(
         f"{step}: " + ", ".join(f"{n} {what}" for what, n in count.items()) for step, count in counts.items()
     )

@@ -1,5 +1,4 @@
-"""The data sets: what each is, in which files it comes, from where, on which terms. Plain data: nothing is
-read here."""
+"""The data sets: content, files, origin and terms of use. Declarations only: nothing is read here."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ HARPER = "Harper and Konstan: The MovieLens Datasets: History and Context. ACM T
 GROUPLENS = "GroupLens: research use, cite; no commercial use and no redistribution beyond what their README allows"
 UCSD = (
     "UCSD: academic use, cite, do not redistribute; never fetched automatically: take the files from the "
-    "owner's page, where the terms stand"
+    "owner's page, which states the terms"
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One shape of the raw files: for each role (``ratings``, ``items``) the file names (globs) it may have,
-    best first."""
+    """One form of the raw files: for each role (``ratings``, ``items``) the file names (globs) to look for, best
+    first."""
 
     reader: Reader
     files: Mapping[str, tuple[str, ...]]
@@ -32,9 +31,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """A data set. ``folders`` are its names below a data folder; ``replica`` is the kind of synthetic
-    replica that may stand in; ``rows`` the published number of interactions (a file cut at a line's end
-    looks whole otherwise)."""
+    """A data set. ``folders`` are further names of its folder in a data directory; ``replica`` is the kind of
+    synthetic replica that may stand in; ``rows`` is the published number of interactions, which reveals a file that was
+    truncated at the end of a line."""
 
     name: str
     what: str
@@ -49,8 +48,8 @@ class SourceSpec:
 
     @property
     def how(self) -> str:
-        """How the files come: for `ls datasets` and for errors."""
-        by_hand = f"put by hand, from {self.homepage}" if self.homepage else "your own files"
+        """How to get the files, for `ls datasets`."""
+        by_hand = f"download by hand from {self.homepage}" if self.homepage else "your own files"
         return "fetched: " + ", else ".join(archive.where for archive in self.archives) if self.archives else by_hand
 
 

@@ -1,4 +1,4 @@
-"""A prepared data set on disk: arrays in one .npz, words in one JSON file."""
+"""A prepared data set on disk: arrays in one .npz, the rest in one JSON file."""
 
 from __future__ import annotations
 

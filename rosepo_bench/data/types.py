@@ -1,4 +1,4 @@
-"""What a data set is, from raw rows to the split: plain arrays, indices instead of ids."""
+"""The types of data, from raw rows to examples: plain arrays, with indices instead of ids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Int32, Int64
 
 IntArray = np.ndarray
 FloatArray = np.ndarray
@@ -13,7 +14,7 @@ FloatArray = np.ndarray
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file that was read: enough to know it again."""
+    """One file that was read: enough to recognise it."""
 
     name: str
     bytes: int
@@ -22,7 +23,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where interactions come from. ``kind`` is printed wherever a number of theirs stands."""
+    """Where interactions come from. ``kind`` is printed beside every number computed from them."""
 
     name: str
     kind: Literal["real", "synthetic"]
@@ -34,13 +35,13 @@ class Source:
 
 @dataclass(frozen=True)
 class RawInteractions:
-    """Rows as the owner publishes them, in file order. ``user``, ``item``, ``time`` (unix seconds): int64 ``[rows]``;
-    ``item`` indexes ``titles`` and ``genres``, ``user`` indexes ``user_ids``."""
+    """Rows as the owner publishes them, in file order. ``item`` indexes ``titles`` and ``genres``, ``user`` indexes
+    ``user_ids``, ``time`` is in unix seconds."""
 
     source: Source
-    user: IntArray
-    item: IntArray
-    time: IntArray
+    user: Int64[np.ndarray, " rows"]
+    item: Int64[np.ndarray, " rows"]
+    time: Int64[np.ndarray, " rows"]
     user_ids: tuple[str, ...]
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
@@ -48,16 +49,16 @@ class RawInteractions:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Histories ready for use: ``sequences[u]`` are item indices (int32) in the order of ``(time, original row)``,
-    ``times[u]`` their unix seconds (int64). ``counts`` tells how many users, items and interactions each step of the
-    preparation left; ``digest`` is the sha256 of everything that can change a result."""
+    """Histories ready for use: ``sequences[u]`` holds user u's item indices in the order of ``(time, original row)``,
+    ``times[u]`` their unix seconds. ``counts`` gives the users, items and interactions left after each step of the
+    preparation; ``digest`` is the sha256 of everything that can change a result."""
 
     name: str
     source: Source
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
-    sequences: tuple[IntArray, ...]
-    times: tuple[IntArray, ...]
+    sequences: tuple[Int32[np.ndarray, " _"], ...]
+    times: tuple[Int64[np.ndarray, " _"], ...]
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     digest: str = ""
 
@@ -73,30 +74,28 @@ class Dataset:
 @dataclass(frozen=True)
 class Split:
     """Positions in each user's sequence: training steps are ``[0, train_end[u])``; ``validation[u]`` and ``test[u]``
-    are the target's position, -1 where the user has none. The history of a target at p is ``sequence[:p]``. int64
-    ``[users]``."""
+    are the target's position, -1 where the user has none. The history of a target at p is ``sequence[:p]``."""
 
     kind: Literal["leave_one_out", "temporal"]
-    train_end: IntArray
-    validation: IntArray
-    test: IntArray
+    train_end: Int64[np.ndarray, " users"]
+    validation: Int64[np.ndarray, " users"]
+    test: Int64[np.ndarray, " users"]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Prompts with their answer and candidates: ``user`` and ``step`` int64 ``[n]`` (the target is
-    ``sequences[user][step]``, its history everything before), ``candidates`` int32 ``[n, size]`` with the target at
-    ``position`` int64 ``[n]``."""
+    """Prompts with their targets and candidates: ``target`` is ``sequences[user][step]``, the history is everything
+    before it, and ``candidates`` holds the target in column ``position``."""
 
-    user: IntArray
-    step: IntArray
-    target: IntArray
-    candidates: IntArray
-    position: IntArray
+    user: Int64[np.ndarray, " n"]
+    step: Int64[np.ndarray, " n"]
+    target: Int64[np.ndarray, " n"]
+    candidates: Int32[np.ndarray, "n size"]
+    position: Int64[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, rows: IntArray) -> Examples:
+    def take(self, rows: Int64[np.ndarray, " rows"] | Bool[np.ndarray, " n"]) -> Examples:
         """The examples at ``rows`` (indices or a boolean mask)."""
         return Examples(self.user[rows], self.step[rows], self.target[rows], self.candidates[rows], self.position[rows])

@@ -6,19 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float64, Int, Int32, Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.evaluation import statistics
 
 
-def ranks(scores: FloatArray, position: IntArray) -> IntArray:
-    """The target's place among the candidates, 1 = best.
+def ranks(scores: Float[np.ndarray, "n size"], position: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    """The target's rank among the candidates, 1 = best.
 
-    ``scores`` [n, m]: higher is better, -inf allowed; ``position`` [n]: the target's column. Returns int32
-    [n]. Equal scores keep the order of the list. The target's place in the list is drawn uniformly, so that a
-    method that scores everything alike gets HR@k = k/m on average: a tie neither helps nor harms.
-    UserError: NaN scores.
+    ``scores``: higher is better, -inf allowed; ``position``: the target's column. Ties are broken by position. As the
+    target's position is drawn uniformly, a method that gives all candidates one score gets HR@k = k/size on average:
+    ties neither help nor harm. UserError: NaN scores.
     """
     if scores.ndim != 2 or position.shape != scores.shape[:1]:
         raise ValueError(f"scores [n, m] and position [n] expected, got {scores.shape} and {position.shape}")
@@ -34,14 +33,14 @@ def ranks(scores: FloatArray, position: IntArray) -> IntArray:
     return (1 + ((scores > target) | ((scores == target) & earlier)).sum(axis=1)).astype(np.int32)
 
 
-def hit_ratio(rank: IntArray, k: int) -> FloatArray:
-    """1 for each user whose target is among the first ``k``, else 0. ``rank`` [n] -> float64 [n]."""
+def hit_ratio(rank: Int[np.ndarray, " n"], k: int) -> Float64[np.ndarray, " n"]:
+    """1 for each user whose target is among the first ``k``, else 0."""
     return (rank <= k).astype(np.float64)
 
 
-def ndcg(rank: IntArray, k: int) -> FloatArray:
-    """1 / log2(1 + rank) for each user whose target is among the first ``k``, else 0. ``rank`` [n] -> float64
-    [n]. With one relevant item the ideal DCG is 1 (Järvelin and Kekäläinen 2002)."""
+def ndcg(rank: Int[np.ndarray, " n"], k: int) -> Float64[np.ndarray, " n"]:
+    """1 / log2(1 + rank) for each user whose target is among the first ``k``, else 0. With one relevant item
+    the ideal DCG is 1 (Järvelin and Kekäläinen 2002)."""
     return np.where(rank <= k, 1.0 / np.log2(1.0 + rank), 0.0)
 
 
@@ -51,11 +50,11 @@ class Metric:
 
     name: str
     k: int
-    function: Callable[[IntArray, int], FloatArray]
+    function: Callable[[np.ndarray, int], np.ndarray]
     description: str
 
-    def __call__(self, rank: IntArray) -> FloatArray:
-        """``rank`` int [n] -> float64 [n], within [0, 1]."""
+    def __call__(self, rank: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Each user's value, within [0, 1]."""
         return self.function(rank, self.k)
 
 
@@ -71,6 +70,6 @@ def _registry() -> dict[str, Metric]:
 METRICS = _registry()
 
 
-def measure(rank: IntArray) -> dict[str, dict[str, float]]:
+def measure(rank: Int[np.ndarray, " n"]) -> dict[str, dict[str, float]]:
     """Every metric with its 95 % interval over users, as records hold them: {name: {value, low, high, n}}."""
     return {name: statistics.average(metric(rank)).as_dict() for name, metric in METRICS.items()}

@@ -1,7 +1,7 @@
-"""Intervals over users. Every interval here is a 95 % one, and its users are taken for a sample of all users.
+"""95 % confidence intervals over users, who are treated as a sample of a larger population.
 
-With several seeds a user's values are first averaged over the seeds. What the choice of the seed itself adds
-to the uncertainty is not in the interval; the tables print its standard deviation beside it.
+With several seeds, each user's values are first averaged over the seeds. The intervals exclude variance over training
+seeds; the tables print its standard deviation beside them.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from scipy import special
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Z95, Interval, student, wilson
-from rosepo_bench.data.types import FloatArray, IntArray
 
 Z80 = float(special.ndtri(0.80))
 
 
-def average(values: FloatArray) -> Interval:
-    """The mean of per-user metric values within [0, 1]. Where all are 0 or 1 (HR of one seed) with Wilson's
-    interval, else (NDCG, and HR averaged over seeds) with Student's t, cut to [0, 1]."""
+def average(values: Float64[np.ndarray, " n"]) -> Interval:
+    """The mean of per-user metric values within [0, 1]. Its interval is Wilson's where all values are 0 or 1 (HR of one
+    seed), else (NDCG, HR averaged over seeds) Student's t, clipped to [0, 1]."""
     assert np.all((values >= 0) & (values <= 1)), "metric values lie in [0, 1]"
     if np.all((values == 0) | (values == 1)):
         return wilson(float(np.sum(values)), len(values))
@@ -28,12 +28,12 @@ def average(values: FloatArray) -> Interval:
     return Interval(interval.value, max(0.0, interval.low), min(1.0, interval.high), interval.n)
 
 
-def paired(first: FloatArray, second: FloatArray) -> Interval:
-    """Mean of ``first - second`` over the same users, in the same order. Both [n].
+def paired(first: Float64[np.ndarray, " n"], second: Float64[np.ndarray, " n"]) -> Interval:
+    """Mean of ``first - second`` over the same users, in the same order.
 
-    Where all differences are -1, 0 or 1 (HR of one seed) with Bonett and Price's adjusted Wald interval (J.
-    Educ. Behav. Stat. 37, 2012), which keeps a width when no user changed; else with Student's t. The value
-    is the plain mean difference.
+    Where all differences are -1, 0 or 1 (HR of one seed), the interval is Bonett and Price's adjusted Wald (J. Educ.
+    Behav. Stat. 37, 2012), which has a width even when no user differs; else Student's t. The value is the unadjusted
+    mean difference.
     """
     assert first.shape == second.shape, "the same users"
     difference = first - second
@@ -46,13 +46,13 @@ def paired(first: FloatArray, second: FloatArray) -> Interval:
 
 
 def detectable(interval: Interval) -> float:
-    """The smallest true difference that a paired comparison as wide as ``interval`` finds four times in five
+    """The smallest true difference that a paired comparison with an interval of this width detects with 80 % power
     (two-sided 5 % level, normal approximation)."""
     return (interval.high - interval.low) / 2 * (Z95 + Z80) / Z95
 
 
-def same_users(users: Sequence[IntArray], names: Sequence[str]) -> IntArray:
-    """The users that all of ``users`` list in one order. UserError names two that differ."""
+def same_users(users: Sequence[Int64[np.ndarray, " _"]], names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """The users of every method, who must be the same in the same order. UserError names two methods that differ."""
     for other, name in zip(users, names, strict=True):
         if not np.array_equal(users[0], other):
             raise UserError(
@@ -62,11 +62,11 @@ def same_users(users: Sequence[IntArray], names: Sequence[str]) -> IntArray:
     return users[0]
 
 
-def over_seeds(values: Sequence[FloatArray]) -> FloatArray:
-    """Each user's mean over seeds. One array [n] a seed -> [n]."""
+def over_seeds(values: Sequence[Float64[np.ndarray, " n"]]) -> Float64[np.ndarray, " n"]:
+    """Each user's mean over seeds, from one array per seed."""
     return np.mean(np.stack(values), axis=0)
 
 
-def seed_spread(values: Sequence[FloatArray]) -> float | None:
+def seed_spread(values: Sequence[Float64[np.ndarray, " n"]]) -> float | None:
     """Standard deviation (n - 1) over seeds of the mean over users; None for a single seed."""
     return float(np.std([np.mean(one) for one in values], ddof=1)) if len(values) > 1 else None

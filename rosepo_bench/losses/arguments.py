@@ -1,4 +1,4 @@
-"""What the preference losses take and refuse, whichever implementation runs: an error names the argument and its
+"""Checks the arguments of the preference losses, the same for every implementation. Errors name the argument and its
 value."""
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from rosepo_bench.base.errors import UserError
 
 
 class Pairs(NamedTuple):
-    """What a formula sees. A response's reward is its log-prob, minus the reference's for the losses that take one,
-    divided by the response's length for those that take both lengths. What was not given is 0, a length 1."""
+    """The inputs of a formula. A response's reward is its log-prob, minus the reference's for the losses that take one,
+    divided by the response's length for those that take both lengths. Arguments that were not given: 0 for ε, kl and
+    gamma, 1 for the lengths and the weights of terms."""
 
     chosen: Tensor  # reward [pairs, 1]
     rejected: Tensor  # rewards [pairs, K]
@@ -32,20 +33,20 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by name. ``formula`` makes losses ``[pairs, 1]`` of :class:`Pairs`. ``needs`` must be given, ``takes``
-    may be, nothing else; chosen, rejected, beta and weight are every loss's."""
+    """A registered loss. ``formula`` maps :class:`Pairs` to losses ``[pairs, 1]``. Arguments in ``needs`` are required,
+    those in ``takes`` optional, all others refused; every loss accepts chosen, rejected, beta and weight."""
 
     formula: Callable[[Pairs], Tensor]
     about: str
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
     max_epsilon: float = 1.0
-    many: bool = False  # takes more than one rejected response a pair
+    many: bool = False  # takes several rejected responses per pair
     odds: bool = False  # log-probs must be below 0
 
 
 class LossArguments(NamedTuple):
-    """What :func:`rosepo_bench.engine.ops.preference_loss` is given, in the order of the operator's schema."""
+    """The arguments of :func:`rosepo_bench.engine.ops.preference_loss`, in the order of the operator's schema."""
 
     chosen: Tensor
     rejected: Tensor
@@ -64,12 +65,12 @@ class LossArguments(NamedTuple):
     loss: str
 
     def items(self) -> list[tuple[str, object]]:
-        """Names and values of what was given, but the loss's name."""
+        """Names and values of the arguments that were given, without the loss's name."""
         named = list(zip(self._fields, self, strict=True))
         return [(name, value) for name, value in named[:-1] if value is not None]
 
 
-# The shapes of each tensor: 1 one number, P [pairs], R as rejected.
+# The shapes that each tensor may have: 1 scalar, P [pairs], R as `rejected`.
 _SHAPES: Final = {
     "chosen": "P",
     "rejected": "R",
@@ -87,7 +88,7 @@ _ALWAYS: Final = frozenset({"chosen", "rejected", "beta", "weight"})
 
 
 def check_arguments(given: LossArguments, loss: Loss) -> None:
-    """Everything that is known without looking at a tensor's values: never waits for a device."""
+    """Checks everything but the tensors' values: never waits for a device."""
     _check_use(given, loss)
     _check_logps(given, loss)
     for name, value in given.items():
@@ -164,7 +165,7 @@ def _epsilon_range(loss: Loss, name: str) -> str:
 
 
 def as_tensors(given: LossArguments) -> LossArguments:
-    """The same with tables ``[pairs, K]`` and tensors for ``epsilon``, ``beta`` and ``kl``."""
+    """The same arguments with tables ``[pairs, K]`` and tensors for ``epsilon``, ``beta`` and ``kl``."""
     like = given.chosen
 
     def tensor(value: Any) -> Any:
@@ -184,7 +185,7 @@ def as_tensors(given: LossArguments) -> LossArguments:
 
 
 def check_values(given: LossArguments, loss: Loss) -> None:
-    """Looks at the values, which waits for their device, and raises for the first bad one."""
+    """Checks the tensors' values, which waits for their device; raises for the first bad one."""
     for name, values, bad, wanted in _bad_values(given, loss):
         if bad.any():
             refuse_value(name, values, bad, wanted)
@@ -199,7 +200,7 @@ def refuse_value(name: str, values: Tensor, bad: Tensor, wanted: str) -> None:
 
 
 def bad_pairs(given: LossArguments, loss: Loss) -> Tensor:
-    """Bool ``[pairs]``: where a value is bad, found without waiting for the device."""
+    """Bool ``[pairs]``: the pairs with a bad value, found without waiting for the device."""
     found = torch.zeros_like(given.chosen, dtype=torch.bool)
     for _, _, bad, _ in _bad_values(given, loss):
         found = found | (bad.any(dim=1) if bad.dim() == 2 else bad)

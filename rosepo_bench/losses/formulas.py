@@ -1,8 +1,8 @@
 """The losses, each one readable function over rewards. This is the reference: the compiled operator
 (csrc/preference_loss.h, called through rosepo_bench/engine/ops) mirrors it, and tests compare the two.
 
-In the equations w is the chosen response, l the rejected one, k = 1..K the rejected ones; l_w is a summed log-prob, |w|
-a length in tokens, r_w = l_w minus the reference's, Δ = r_w - r_l, σ the logistic function.
+In the equations w is the chosen response, l the rejected one (k = 1..K if there are several); l_w is a summed log-prob,
+|w| a length in tokens, r_w = l_w minus the reference's, Δ = r_w - r_l, σ the logistic function.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def smoothed(pairs: Pairs) -> Tensor:
     """-Σ_j q_j log softmax_j(βr) over {w, 1..K}, q_w = 1 - mean ε_k, q_k = ε_k/K.
 
     K = 1 is cDPO (Mitchell's note), ε = 0 S-DPO (arXiv 2406.09215), both DPO (arXiv 2305.18290, eq. 7). An ε for each
-    pair is our reading of RosePO (arXiv 2410.12519); several, one for each rejected response, are ours."""
+    pair is our reading of RosePO (arXiv 2410.12519); an ε for each rejected response is our extension."""
     scaled = pairs.beta * torch.cat([pairs.chosen, pairs.rejected], dim=1)
     share = pairs.epsilon / pairs.epsilon.shape[1]
     q = torch.cat([1 - share.sum(dim=1, keepdim=True), share], dim=1)
@@ -45,12 +45,12 @@ def robust(pairs: Pairs) -> Tensor:
 
 
 def ipo(pairs: Pairs) -> Tensor:
-    """(Δ - 1/(2β))², arXiv 2310.12036: there with sums (`ipo_sum`), in libraries with rewards by token (`ipo`)."""
+    """(Δ - 1/(2β))², arXiv 2310.12036: the paper has sums (`ipo_sum`), libraries have rewards per token (`ipo`)."""
     return (pairs.chosen - pairs.rejected - 1 / (2 * pairs.beta)) ** 2
 
 
 def simpo(pairs: Pairs) -> Tensor:
-    """-log σ(βΔ - γ), rewards by token, arXiv 2405.14734; smoothed as cDPO."""
+    """-log σ(βΔ - γ), rewards per token, arXiv 2405.14734; smoothed as cDPO."""
     return _logistic(pairs.beta * (pairs.chosen - pairs.rejected) - pairs.gamma, pairs.epsilon)
 
 
@@ -61,15 +61,15 @@ def cpo(pairs: Pairs) -> Tensor:
 
 
 def orpo(pairs: Pairs) -> Tensor:
-    """-r_w - β log σ(log odds_w - log odds_l), rewards by token, p = exp(r), arXiv 2403.07691, whose λ is β here; the
+    """-r_w - β log σ(log odds_w - log odds_l), rewards per token, p = exp(r), arXiv 2403.07691, whose λ is β here; the
     second term smoothed as cDPO."""
     odds = _log_odds(pairs.chosen) - _log_odds(pairs.rejected)
     return -pairs.chosen + pairs.beta * _logistic(odds, pairs.epsilon)
 
 
 def kto(pairs: Pairs) -> Tensor:
-    """desirable (1 - σ(β(r_w - z))) + undesirable (1 - σ(β(z - r_l))), z = kl, arXiv 2402.01306: the sum over the two
-    examples that a pair is."""
+    """desirable (1 - σ(β(r_w - z))) + undesirable (1 - σ(β(z - r_l))), z = kl, arXiv 2402.01306: the sum over a pair's
+    two examples."""
     chosen = torch.sigmoid(-pairs.beta * (pairs.chosen - pairs.kl))
     rejected = torch.sigmoid(-pairs.beta * (pairs.kl - pairs.rejected))
     return pairs.desirable * chosen + pairs.undesirable * rejected
@@ -81,14 +81,14 @@ def dmpo(pairs: Pairs) -> Tensor:
 
 
 def _logistic(z: Tensor, epsilon: Tensor) -> Tensor:
-    """-(1-ε) log σ(z) - ε log σ(-z), of several ε a pair their mean."""
+    """-(1-ε) log σ(z) - ε log σ(-z), where ε is the mean of a pair's."""
     smooth = epsilon.mean(dim=1, keepdim=True)
     return -(1 - smooth) * logsigmoid(z) - smooth * logsigmoid(-z)
 
 
 def _log_odds(logp: Tensor) -> Tensor:
-    """log p/(1-p) of log p < 0. One form of log(1-p) is exact near p = 1, the other near p = 0; the one not taken gets
-    an argument at which its gradient is finite."""
+    """log p/(1-p) of log p < 0. One form of log(1-p) is exact near p = 1, the other near p = 0; the one not used
+    gets an argument at which its gradient is finite."""
     near = logp > -0.7
     close = torch.log(-torch.expm1(torch.where(near, logp, -0.7)))
     far = torch.log1p(-torch.exp(torch.where(near, -0.7, logp)))
@@ -152,7 +152,7 @@ LOSSES: Final[dict[str, Loss]] = {
 
 
 class Statistics(NamedTuple):
-    """Means over the pairs, float64 scalars without a gradient; 0 where there is no pair. Weights do not enter."""
+    """Means over the pairs, float64 scalars without a gradient; 0 without pairs. Pair weights are ignored."""
 
     margin: Tensor  # β (chosen reward - mean rejected reward)
     accuracy: Tensor  # share of pairs whose chosen reward is above every rejected one
@@ -160,7 +160,7 @@ class Statistics(NamedTuple):
 
 
 def check(given: LossArguments) -> Loss:
-    """The loss that is asked for. Refuses what it does not take, without looking at tensors' values."""
+    """The loss that ``given`` names, with its arguments checked, except for the tensors' values."""
     if given.loss not in LOSSES:
         raise UserError(f"loss is {given.loss!r}: {nearest(given.loss, LOSSES)}")
     loss = LOSSES[given.loss]
@@ -171,8 +171,8 @@ def check(given: LossArguments) -> Loss:
 def preference_loss(given: LossArguments, loss: Loss, *, validate: bool) -> tuple[Tensor, Statistics]:
     """Losses ``[pairs]`` and their statistics in plain torch operations; ``loss`` as :func:`check` returned it.
 
-    Bad values raise on the CPU and where ``validate`` is set; elsewhere, where looking would wait for the device, and
-    under torch.compile the losses of their pairs are NaN.
+    Bad values raise on the CPU and with ``validate``. On other devices, where checking would wait for the device, and
+    under torch.compile, the losses of their pairs are NaN instead.
     """
     given = as_tensors(given)
     looking = (validate or given.chosen.device.type == "cpu") and not torch.compiler.is_compiling()
@@ -190,7 +190,7 @@ def preference_loss(given: LossArguments, loss: Loss, *, validate: bool) -> tupl
 
 
 def rewards(given: LossArguments) -> Pairs:
-    """The pairs as formulas see them; ``given`` as :func:`as_tensors` makes it."""
+    """The inputs of the formulas; ``given`` as :func:`as_tensors` returns it."""
     chosen, rejected = given.chosen.unsqueeze(1), given.rejected
     if given.reference_chosen is not None and given.reference_rejected is not None:
         chosen, rejected = chosen - given.reference_chosen.unsqueeze(1), rejected - given.reference_rejected
@@ -218,7 +218,7 @@ def _column(values: Tensor | float) -> Tensor:
 
 
 def pair_statistics(pairs: Pairs) -> Statistics:
-    """What a training log shows of the pairs."""
+    """The statistics of the training log."""
     chosen, rejected = pairs.chosen.detach().double(), pairs.rejected.detach().double()
     margin = pairs.beta.double() * (chosen - rejected.mean(dim=1, keepdim=True))
     correct = (chosen > rejected).all(dim=1)

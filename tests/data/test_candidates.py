@@ -200,7 +200,9 @@ def test_users_without_a_target_have_no_list() -> None:
 
 def test_too_few_items_name_the_user_and_the_numbers() -> None:
     small = make(users=30, items=24, seed=3)
-    with pytest.raises(UserError, match=r"user \d+ has met \d+ of 24 items .* \d+ are left, 19 negatives are needed"):
+    with pytest.raises(
+        UserError, match=r"user \d+ has interacted with \d+ of 24 items .* \d+ are left, 19 negatives are needed"
+    ):
         candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0)
     check_lists(small, candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0, size=8), 8)
 
@@ -210,7 +212,7 @@ def test_too_few_items_name_the_user_and_the_numbers() -> None:
     [
         ("test", {"size": 1}, "at least 2"),
         ("train", {}, "give `steps`"),
-        ("train", {"steps": [[]], "users": 3}, "no number of users"),
+        ("train", {"steps": [[]], "users": 3}, "leave `users` at 0"),
         ("test", {"steps": [[]]}, "give no `steps`"),
         ("train", {"steps": [[1]]}, "1 lists of steps for 2000 users"),
         ("train", {"steps": [[0]] + [[]] * 1999}, "user 0 has no training target with a history at step 0"),

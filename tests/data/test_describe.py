@@ -81,7 +81,7 @@ def test_a_replica_is_compared_with_real_facts() -> None:
 
 @pytest.mark.parametrize("kind", ["steam", "goodreads"])
 def test_every_known_fact_of_a_replica_is_compared(kind: str) -> None:
-    dataset = sequences.prepare(generate(kind, 60, 0), 2)  # type: ignore[arg-type]
+    dataset = sequences.prepare(generate(kind, 60, 0), 2)
     split = sequences.split(dataset, "leave_one_out")
     facts = describe(dataset, split)
     assert set(facts["comparison"]) == set(FACTS[kind]) >= set(CALIBRATED)

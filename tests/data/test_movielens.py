@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers import movielens, reading
+from rosepo_bench.data.readers import columns, movielens
 from rosepo_bench.data.types import RawInteractions, Source
 
 SOURCE = Source("tiny", "real")
@@ -120,17 +120,17 @@ def test_a_missing_file_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_chunks_meet_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(columns, "CHUNK_ROWS", 3)
     path = tmp_path / "numbers"
     for count in (2, 3, 4, 6, 7):
         path.write_text("head\n" + "".join(f"{row},x,{row * row}\n" for row in range(count)))
-        table = reading.integer_columns(path, ",", (0, 2), header=1)
+        table = columns.integer_columns(path, ",", (0, 2), header=1)
         assert table.tolist() == [[row, row * row] for row in range(count)]
 
 
 def test_reindexing_agrees_with_sorting_for_small_and_for_huge_ids() -> None:
     ids = np.array([5, 3, 5, 9, 3])
     for scale in (1, 10**9):
-        known, index = reading.reindex(ids * scale)
+        known, index = columns.reindex(ids * scale)
         assert known.tolist() == [3 * scale, 5 * scale, 9 * scale]
         assert index.tolist() == [1, 0, 1, 2, 0]

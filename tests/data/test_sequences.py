@@ -128,7 +128,7 @@ def test_leave_one_out_takes_the_last_two() -> None:
 
 
 def test_leave_one_out_refuses_histories_that_are_too_short() -> None:
-    with pytest.raises(UserError, match="needs 3 events a user, the shortest history has 2"):
+    with pytest.raises(UserError, match="needs 3 events per user, the shortest history has 2"):
         sequences.split(dataset_of([[1, 2, 3], [1, 2]]), "leave_one_out")
 
 

@@ -76,7 +76,7 @@ def training_pairs(users: int, steps: int) -> tuple[list[np.ndarray], TrainingPa
     sequences = [draw.integers(0, len(TITLES), size=12).astype(np.int32) for _ in range(users)]
     step = np.concatenate([np.sort(draw.permutation(np.arange(1, 12))[:steps]) for _ in range(users)])
     user = np.repeat(np.arange(users), steps)
-    chosen = np.array([sequences[u][s] for u, s in zip(user, step, strict=True)])
+    chosen = np.array([sequences[u][s] for u, s in zip(user, step, strict=True)], dtype=np.int64)
     rejected = (chosen + draw.integers(1, len(TITLES), size=len(user))) % len(TITLES)
     n, none = len(user), np.zeros((len(user), 1), np.int32)
     examples = Examples(user, step, chosen, none, np.zeros(n, np.int64))

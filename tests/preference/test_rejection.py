@@ -45,9 +45,9 @@ def make(dataset: Dataset, split: Split, **settings: object) -> Sampler:
 def prompts(steps: Iterable[tuple[int, int]]) -> Examples:
     """Each step with every item as a candidate."""
     user, step = (np.array(column, dtype=np.int64) for column in zip(*steps, strict=True))
-    target = np.array([SEQUENCES[u][s] for u, s in zip(user, step, strict=True)], dtype=np.int32)
+    target = np.array([SEQUENCES[u][s] for u, s in zip(user, step, strict=True)], dtype=np.int64)
     candidates = np.tile(np.arange(len(TITLES), dtype=np.int32), (len(user), 1))
-    return Examples(user, step, target, candidates, target.astype(np.int64))
+    return Examples(user, step, target, candidates, target)
 
 
 EVERY_STEP = [(user, step) for user, sequence in enumerate(SEQUENCES) for step in range(1, len(sequence))]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import Ids, Rows, broken, check_times, lines, with_year
+from rosepo_bench.data.readers.columns import check_times
+from rosepo_bench.data.readers.reading import Ids, Rows, broken, lines, with_year
 from rosepo_bench.data.types import RawInteractions, Source
 
 TITLES = ("title", "movie_title", "item_name", "name")
@@ -37,7 +38,7 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
             raise broken(path, number, "a timestamp in unix seconds", fields[at_time]) from None
     if not len(users):
         raise UserError(f"{path}: no interactions below the header; the file is truncated")
-    check_times(path, np.array(rows.time), header=1)
+    check_times(path, np.array(rows.time, dtype=np.int64), header=1)
     titles, genres = zip(*catalogue.values(), strict=True)
     return rows.finish(source, users, titles, genres)
 

@@ -1,9 +1,8 @@
 """UCSD Book Graph: Goodreads shelves (Wan and McAuley, RecSys 2018; ACL 2019), whole or one genre.
 
-An interaction is a book put on a shelf, its time ``date_added``: every row has one, and one clock for all
-rows is what an order needs (``read_at`` is mostly empty, and often says 1988). Titles keep their series
-numbers. The publication year is not appended: it is the edition's, and would keep the editions of one book
-apart that equal titles bring together."""
+An interaction is a book put on a shelf. Its time is ``date_added``, which every row has (``read_at`` is mostly empty,
+and often says 1988). Titles keep their series numbers. The publication year is not appended: it is that of an edition,
+and editions of one book are merged by their equal titles."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from rosepo_bench.data.types import RawInteractions, Source
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MONTHS = {name: month for month, name in enumerate(MONTH_NAMES, start=1)}
-# shelves that say what the reader did, not what the book is
+# shelves that describe what the reader did, not the book
 STATUS = {
     "to-read", "currently-reading", "read", "have-read", "re-read", "abandoned", "did-not-finish",
     "dnf", "maybe", "default", "owned", "owned-books", "books-i-own", "i-own", "own-it", "my-books",
@@ -41,8 +40,8 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     for number, row in _objects(path):
         user, book = row.get("user_id"), row.get("book_id")
         try:
-            when = seconds(row.get("date_added") or "")
-        except (ValueError, KeyError, AttributeError):
+            when = seconds(str(row.get("date_added") or ""))
+        except (ValueError, KeyError):
             raise broken(
                 path, number, "date_added as 'Mon Aug 01 13:41:57 -0700 2011'", str(row.get("date_added"))
             ) from None
@@ -93,7 +92,7 @@ def _books(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def _genres(shelves: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The most used shelves that name a genre; the file lists shelves by falling count."""
+    """The most used shelves that name a genre; the file lists shelves by descending count."""
     names = (str(shelf["name"]) for shelf in shelves)
     return tuple([name for name in names if name not in STATUS][:GENRES])
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import broken, check_times, clean, csv_rows, integer_columns, lines, reindex
-from rosepo_bench.data.types import IntArray, RawInteractions, Source
+from rosepo_bench.data.readers.columns import check_times, integer_columns, reindex
+from rosepo_bench.data.readers.reading import broken, clean, csv_rows, lines
+from rosepo_bench.data.types import RawInteractions, Source
 
 GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
@@ -31,7 +33,7 @@ def read_100k(paths: Mapping[str, Path], source: Source) -> RawInteractions:
 def read_1m(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     """``ratings``: ratings.dat (``user::item::rating::time``); ``items``: movies.dat
     (``item::title::genres``, latin-1)."""
-    fields = (0, 2, 6)  # numpy splits at one character: `::` makes empty fields
+    fields = (0, 2, 6)  # numpy splits at single characters: `::` gives empty fields
     table = integer_columns(paths["ratings"], ":", fields)
     return _join(paths, source, table, 0, _movies_1m(paths["items"]))
 
@@ -45,7 +47,9 @@ def read_csv(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     return _join(paths, source, table, 1, _movies_csv(paths["items"]))
 
 
-def _join(paths: Mapping[str, Path], source: Source, table: IntArray, header: int, movies: Movies) -> RawInteractions:
+def _join(
+    paths: Mapping[str, Path], source: Source, table: Int64[np.ndarray, "rows 3"], header: int, movies: Movies
+) -> RawInteractions:
     if not len(table):
         raise UserError(f"{paths['ratings']}: no ratings in it; the file is truncated: fetch it again")
     check_times(paths["ratings"], table[:, 2], header)

@@ -1,31 +1,26 @@
-"""What the readers of raw files share: lines with their numbers, integer columns in bulk, ids as indices,
-dates."""
+"""What the readers of raw files share: numbered lines, titles, ids as indices, rows, dates."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import re
-import warnings
 import zlib
 from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray, RawInteractions, Source
+from rosepo_bench.data.types import RawInteractions, Source
 
-CHUNK_ROWS = 250_000
-EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a number cut short falls out of this range
 _YEAR_AT_END = re.compile(r"\(\d{4}(?:[-–]\d{0,4})?\)$")
 
 
 def broken(path: Path, line: int, expected: str, found: str) -> UserError:
-    """The error of a line that is not what the format says."""
+    """The error for a line that does not follow the format."""
     shown = found if len(found) <= 80 else found[:77] + "..."
     return UserError(
         f"{path}, line {line}: expected {expected}, found {shown!r}; the file is truncated or corrupt: "
@@ -34,8 +29,8 @@ def broken(path: Path, line: int, expected: str, found: str) -> UserError:
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Numbered lines without their end, of a plain or a ``.gz`` file. A broken stream names the line it
-    broke at."""
+    """Numbered lines without their end, of a plain or a ``.gz`` file. Errors name the
+    line."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
@@ -50,8 +45,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
 
 def csv_rows(path: Path, header: list[str], exact: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Numbered rows below the header of a csv file; ``exact`` allows no columns beside those of
-    ``header``."""
+    """Numbered rows below the header of a csv file; ``exact`` refuses further columns."""
     text = (line for _, line in lines(path))
     first = next(text, "").removeprefix("\ufeff")
     names = first.split(",")
@@ -73,7 +67,7 @@ def clean(title: str) -> str:
 
 
 def with_year(title: str, year: str) -> str:
-    """``Title (1995)``; a year that is not one, or that the title already ends with, is not appended."""
+    """``Title (1995)``; an invalid year is not appended, nor any year to a title that ends with one."""
     title, year = clean(title), year.strip().removesuffix(".0")
     if not title or not re.fullmatch(r"\d{4}", year) or _YEAR_AT_END.search(title):
         return title
@@ -98,7 +92,7 @@ class Ids:
 
 
 class Rows:
-    """Interactions as they are read, eight bytes a number."""
+    """Collects interactions as they are read, eight bytes per number."""
 
     def __init__(self) -> None:
         self.user, self.item, self.time = array("q"), array("q"), array("q")
@@ -116,65 +110,7 @@ class Rows:
 
 
 def day(text: str) -> int:
-    """Unix seconds of ``YYYY-MM-DD`` at midnight UTC; ValueError if it is not one."""
+    """Unix seconds of ``YYYY-MM-DD`` at midnight UTC; ValueError if it is not a date."""
     if len(text) != 10:
         raise ValueError(text)
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
-
-
-def integer_columns(path: Path, delimiter: str, columns: tuple[int, ...], header: int = 0) -> IntArray:
-    """Columns of a large delimited text file as int64 ``[rows, len(columns)]``; ``header`` lines are skipped.
-
-    The parsing is numpy's C code, a quarter of a million lines at a time. Other columns may hold anything,
-    or nothing."""
-    chunks = [np.empty((0, len(columns)), dtype=np.int64)]
-    try:
-        with path.open(encoding="latin-1") as handle, warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # else 1.5 would be read as 1
-            for _ in islice(handle, header):
-                pass
-            while part := list(islice(handle, CHUNK_ROWS)):
-                chunk = np.loadtxt(part, np.int64, delimiter=delimiter, usecols=columns, comments=None, ndmin=2)
-                if len(chunk) != len(part):
-                    raise ValueError("numpy skips blank lines")
-                chunks.append(chunk)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, DeprecationWarning):
-        raise _first_bad_line(path, delimiter, columns, header) from None
-    return np.concatenate(chunks)
-
-
-def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header: int) -> UserError:
-    """Finds what the bulk parser stumbled over; slow, and only ever run once."""
-    expected = f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
-    for number, line in lines(path, "latin-1"):
-        if number <= header:
-            continue
-        fields = line.split(delimiter)
-        whole = len(fields) > max(columns)
-        if not whole or not all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", fields[column]) for column in columns):
-            return broken(path, number, expected, line)
-    return UserError(f"{path}: cannot be parsed as {expected}")
-
-
-def check_times(path: Path, time: IntArray, header: int = 0) -> None:
-    """Refuses unix seconds outside 1990-2100: a cut line can leave a number that still parses."""
-    bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
-    if len(bad):
-        row = int(bad[0])
-        raise broken(path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row])))
-
-
-def reindex(ids: IntArray) -> tuple[IntArray, IntArray]:
-    """``(known, index)``: the distinct ids ascending, and each row's index among them, int64 ``[rows]``."""
-    top = int(ids.max(initial=0))
-    if len(ids) and int(ids.min()) >= 0 and top < 50_000_000:  # a table is far cheaper than sorting the rows
-        seen = np.zeros(top + 1, dtype=bool)
-        seen[ids] = True
-        known = np.flatnonzero(seen)
-        table = np.zeros(top + 1, dtype=np.int64)
-        table[known] = np.arange(len(known))
-        return known, table[ids]
-    known, index = np.unique(ids, return_inverse=True)
-    return known, index.astype(np.int64)

@@ -51,7 +51,7 @@ def read_dump(paths: Mapping[str, Path], source: Source) -> RawInteractions:
 
 
 def read_australian(paths: Mapping[str, Path], source: Source) -> RawInteractions:
-    """``ratings``: a csv ``user,item_id,date,recommend,title``; a game has one title throughout."""
+    """``ratings``: a csv ``user,item_id,date,recommend,title``; a game must have the same title in all rows."""
     path = paths["ratings"]
     users, items, rows, dates = Ids(), Ids(), Rows(), _Days()
     titles: list[str] = []

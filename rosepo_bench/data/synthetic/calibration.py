@@ -3,13 +3,13 @@
 Steam: measured on the Australian reviews (UCSD; `user,item_id,date,recommend,title`) after this package's own
 preparation with the 5-core that the profiles use, which leaves 1,301 users and 330 games.
 
-Goodreads: no interactions were at hand to measure. History lengths are the statistics that the
+Goodreads: no interactions were available to measure. History lengths are the statistics that the
 goodbooks-10k authors published with their data (6.0 M ratings of 53,424 readers). Popularity is measured on
 the same project's book list: the Gini of `ratings_count` (ratings of all Goodreads readers) over its 10,000
 books. A Gini depends on which books make the catalogue: the mean over random subsets equals the whole's
 (1,000 books: .636, standard deviation .027; 1,500: .633, .023), while the most popular books alone are far
-more equal (top 1,000: .477; top 1,500: .506). A replica's catalogue stands for a random subset, so that the
-whole list's Gini holds whatever its size.
+more equal (top 1,000: .477; top 1,500: .506). A replica's catalogue models a random subset, so its target is
+the whole list's Gini at any size.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from rosepo_bench.data.types import FloatArray
+from jaxtyping import Num
 
 TOLERANCE = 0.10
 CALIBRATED = ("history_median", "popularity_gini")
@@ -27,8 +26,7 @@ CALIBRATED = ("history_median", "popularity_gini")
 
 @dataclass(frozen=True)
 class Fact:
-    """A number of the real world. ``how``: measured with this package, or published and read at the
-    source."""
+    """A number of the real data. ``how``: measured with this package, or published by the source."""
 
     value: float
     how: Literal["measured", "published"]
@@ -58,8 +56,8 @@ FACTS: dict[str, dict[str, Fact]] = {
 }
 
 
-def gini(counts: FloatArray) -> float:
-    """Inequality of non-negative ``counts`` ``[n]``: sum_i (2i - n - 1) x_(i) / (n sum x), x ascending.
+def gini(counts: Num[np.ndarray, " n"]) -> float:
+    """Inequality of non-negative ``counts``: sum_i (2i - n - 1) x_(i) / (n sum x), x ascending.
     0: all equal."""
     ascending = np.sort(np.asarray(counts, dtype=np.float64))
     n = len(ascending)

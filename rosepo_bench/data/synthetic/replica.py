@@ -1,22 +1,21 @@
 """Synthetic replicas of Steam and Goodreads, for machines without the real files: simulated people in an
-invented world (`synthetic_world`), calibrated to real facts (`calibration`). The truth behind every row is
-kept (`synthetic_truth`), so that a study can compare what a model learned with what is so. What is measured
-on a replica says nothing about real players or readers; names, notes and tables say *synthetic*."""
+invented world (`world`), calibrated to real facts (`calibration`). The ground truth behind every row is kept (`truth`),
+so that a study can compare what a model learned with it. What is measured on a replica says nothing about real players
+or readers; names, notes and tables say *synthetic*."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64, Shaped, UInt8
 
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.synthetic.truth import GroundTruth
 from rosepo_bench.data.synthetic.world import NEVER, Laws, World, build
-from rosepo_bench.data.types import FloatArray, IntArray, RawInteractions, Source
+from rosepo_bench.data.types import RawInteractions, Source
 
-Kind = Literal["steam", "goodreads"]
 FEWEST_USERS = 50
 _DAY = 86_400
 _START = {"steam": 1_287_100_800, "goodreads": 1_262_304_000}  # 2010-10-15, 2010-01-01
@@ -63,7 +62,7 @@ LAWS: dict[str, Laws] = {
 }
 
 
-def generate(kind: Kind, users: int, seed: int) -> RawInteractions:
+def generate(kind: str, users: int, seed: int) -> RawInteractions:
     """The replica as raw rows, user by user in the order of time. UserError: an unknown kind, or fewer than
     50 users."""
     truth = ground_truth(kind, users, seed)
@@ -84,8 +83,8 @@ def generate(kind: Kind, users: int, seed: int) -> RawInteractions:
 
 
 @lru_cache(maxsize=2)
-def ground_truth(kind: Kind, users: int, seed: int) -> GroundTruth:
-    """The world and the people behind ``generate(kind, users, seed)``: the same draws. Errors as there."""
+def ground_truth(kind: str, users: int, seed: int) -> GroundTruth:
+    """The world and the people behind ``generate(kind, users, seed)``: the same draws, the same errors."""
     if kind not in LAWS:
         raise UserError(f"no replica of {kind!r}; {nearest(kind, LAWS)}")
     if users < FEWEST_USERS:
@@ -98,12 +97,11 @@ def ground_truth(kind: Kind, users: int, seed: int) -> GroundTruth:
 
 
 def _items(kind: str, users: int) -> int:
-    """Catalogue size: grows with the users, so that most items keep the interactions that the 5-core asks
-    for."""
+    """Catalogue size: grows with the users, so that most items have the interactions that the 5-core needs."""
     return int(260 * (users / 800) ** 0.75) if kind == "steam" else int(min(600 + 1.125 * users, 1500))
 
 
-def _lengths(kind: str, users: int, rng: np.random.Generator) -> IntArray:
+def _lengths(kind: str, users: int, rng: np.random.Generator) -> Int64[np.ndarray, " users"]:
     if kind == "steam":
         return rng.choice(np.arange(5, 5 + len(_STEAM_LENGTHS)), size=users, p=_STEAM_LENGTHS)
     law = _GOODREADS_LENGTHS
@@ -111,8 +109,10 @@ def _lengths(kind: str, users: int, rng: np.random.Generator) -> IntArray:
     return np.clip(drawn, law["least"], law["most"]).astype(np.int64)
 
 
-def _times(kind: str, lengths: IntArray, rng: np.random.Generator) -> tuple[IntArray, ...]:
-    """Steam has whole days, some of them twice; Goodreads has seconds."""
+def _times(
+    kind: str, lengths: Int64[np.ndarray, " users"], rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " _"], ...]:
+    """Steam has whole days, some of them repeated; Goodreads has seconds."""
     times = []
     for length in lengths:
         start = _START[kind] + _DAY * int(rng.integers(1200))
@@ -125,9 +125,13 @@ def _times(kind: str, lengths: IntArray, rng: np.random.Generator) -> tuple[IntA
 
 
 def _live(
-    world: World, lengths: IntArray, rng: np.random.Generator
-) -> tuple[tuple[IntArray, ...], tuple[FloatArray, ...], tuple[IntArray, ...]]:
-    """Everybody's choices, tastes and slates: all users who still have a step move together."""
+    world: World, lengths: Int64[np.ndarray, " users"], rng: np.random.Generator
+) -> tuple[
+    tuple[Int64[np.ndarray, " _"], ...],
+    tuple[Float64[np.ndarray, "_ D"], ...],
+    tuple[UInt8[np.ndarray, "_ bytes"], ...],
+]:
+    """Choices, tastes and slates of all users; each step is simulated for all users who still have one."""
     users, longest, laws = len(lengths), int(lengths.max()), world.laws
     taken = np.full((users, world.items), NEVER, dtype=np.int32)
     taste = rng.normal(0.0, laws.taste, (users, world.vectors.shape[1]))
@@ -144,13 +148,15 @@ def _live(
     return _cut(chosen, lengths), _cut(tastes, lengths), _cut(slates, lengths)
 
 
-def _cut(padded: FloatArray, lengths: IntArray) -> tuple[FloatArray, ...]:
-    """Rows of ``padded`` ``[users, longest, ...]`` without their padding."""
+def _cut(
+    padded: Shaped[np.ndarray, "users longest ..."], lengths: Int64[np.ndarray, " users"]
+) -> tuple[np.ndarray, ...]:
+    """Rows of ``padded`` without their padding."""
     return tuple(padded[user, :length].copy() for user, length in enumerate(lengths.tolist()))
 
 
-def _show(rate: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Slates (bool ``[n, I]``); an empty one is drawn again."""
+def _show(rate: Float64[np.ndarray, "n items"], rng: np.random.Generator) -> Bool[np.ndarray, "n items"]:
+    """Slates; an empty one is drawn again."""
     probability = -np.expm1(-rate)
     shown = rng.random(rate.shape) < probability
     while not (full := shown.any(axis=1)).all():
@@ -159,9 +165,14 @@ def _show(rate: FloatArray, rng: np.random.Generator) -> IntArray:
 
 
 def _choose(
-    world: World, taste: FloatArray, taken: IntArray, shown: IntArray, step: int, rng: np.random.Generator
-) -> IntArray:
-    """One item a row, from the softmax of the utilities over what is shown (by the Gumbel maximum)."""
+    world: World,
+    taste: Float64[np.ndarray, "n D"],
+    taken: Int32[np.ndarray, "n items"],
+    shown: Bool[np.ndarray, "n items"],
+    step: int,
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " n"]:
+    """One item per row, drawn from the softmax of the utilities over what is shown (Gumbel-max trick)."""
     row, item = np.nonzero(shown)
     last = taken[row, world.predecessor[item]]
     utility = world.utility(taste[row], item, np.where(last == NEVER, NEVER, step - last))

@@ -1,8 +1,8 @@
 """Invented titles for the synthetic replicas: common English words and made-up compounds, no real title.
 
-What a language model meets in real catalogues is kept: the volumes of a series share words, and many nouns
-belong to a genre. So are the traps: adjectives are shared by all genres, so that two titles can look alike
-and please different people, and a spin-off carries the words of a series in another genre."""
+They resemble real catalogues in what a language model can use: the volumes of a series share words, and many nouns
+belong to a genre. They also have the traps: adjectives are shared by all genres, so that two titles can look alike and
+please different people, and a spin-off carries the words of a series in another genre."""
 
 from __future__ import annotations
 

@@ -5,52 +5,52 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64, UInt8
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.synthetic.world import NEVER, World
-from rosepo_bench.data.types import Dataset, FloatArray, IntArray
+from rosepo_bench.data.types import Dataset
 
 _GRID = 0.2  # of the trapezoid rule in `log_choice`
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the rows of `synthetic.generate` were drawn from. ``user`` and ``step`` count users and their
-    rows as the raw replica has them; a prepared data set has fewer of both where the k-core dropped some:
-    `align` tells which.
+    """What the rows of `replica.generate` were drawn from. ``user`` and ``step`` index the raw replica's users and
+    their rows; a prepared data set has fewer of both where the k-core dropped some: `align` maps them.
 
     ``sequences[u]``: items; ``times[u]``: unix seconds; ``tastes[u]``: ``[steps, D]``; ``slates[u]``:
     ``[steps, ceil(I / 8)]``, what was shown as packed bits. ``world.weight`` is the popularity law of
-    exposure, ``world.genres`` and ``world.predecessor`` say what belongs together."""
+    exposure, ``world.genres`` and ``world.predecessor`` say which items belong together."""
 
     kind: str
     seed: int
     world: World
-    sequences: tuple[IntArray, ...]
-    times: tuple[IntArray, ...]
-    tastes: tuple[FloatArray, ...]
-    slates: tuple[IntArray, ...]
+    sequences: tuple[Int64[np.ndarray, " _"], ...]
+    times: tuple[Int64[np.ndarray, " _"], ...]
+    tastes: tuple[Float64[np.ndarray, "_ D"], ...]
+    slates: tuple[UInt8[np.ndarray, "_ bytes"], ...]
 
-    def utility(self, user: int, step: int, items: IntArray) -> FloatArray:
-        """u of each of ``items`` ``[n]`` for the user just before the choice at ``step``."""
+    def utility(self, user: int, step: int, items: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """u of each of ``items`` for the user just before the choice at ``step``."""
         items = np.asarray(items)
         last = self._taken(user, step)[self.world.predecessor[items]]
         taste = np.broadcast_to(self.tastes[user][step], (len(items), self.world.vectors.shape[1]))
         return self.world.utility(taste, items, np.where(last == NEVER, NEVER, step - last))
 
-    def exposure(self, user: int, step: int) -> FloatArray:
-        """P(shown) of every item ``[I]`` at ``step``, independent of each other; 0 for what the user has. (A
-        slate that comes out empty is drawn again, which `log_choice` accounts for.)"""
+    def exposure(self, user: int, step: int) -> Float64[np.ndarray, " I"]:
+        """P(shown) of every item at ``step``, independently; 0 for items already taken. (An
+        empty slate is drawn again, which `log_choice` accounts for.)"""
         return -np.expm1(-self._rate(user, step))
 
-    def slate(self, user: int, step: int) -> IntArray:
+    def slate(self, user: int, step: int) -> Int64[np.ndarray, " shown"]:
         """The items that were shown, the chosen one among them, in index order."""
         self._check(user, step)
         return np.flatnonzero(np.unpackbits(self.slates[user][step], count=self.world.items))
 
-    def log_choice(self, user: int, step: int, items: IntArray) -> FloatArray:
-        """log P(y | x) = log P(shown and chosen) of each y in ``items`` ``[n]``, over all slates that are not
-        empty; -inf for what the user has.
+    def log_choice(self, user: int, step: int, items: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """log P(y | x) = log P(shown and chosen) of each y in ``items``, over all slates that are not
+        empty; -inf for items already taken.
 
         The choice truth of a pair (w chosen, l rejected; q the law that draws rejected items) is
         ``sigma(log P(l | x) - log P(w | x) + log q(w | x, l) - log q(l | x, w))``.
@@ -71,9 +71,11 @@ class GroundTruth:
         answer[live] = log_shown + utility[live] + np.log(integrand.sum(axis=0) * _GRID)
         return (answer - np.log(-np.expm1(-rate.sum())))[np.asarray(items)]
 
-    def align(self, dataset: Dataset) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
+    def align(
+        self, dataset: Dataset
+    ) -> tuple[Int64[np.ndarray, " users"], tuple[Int64[np.ndarray, " _"], ...], Int64[np.ndarray, " items"]]:
         """Where a prepared data set comes from: the replica's user of each sequence ``[users]``, the step
-        of each of its positions (an array a user), and the world's item of each item ``[items]``.
+        of each of its positions (one array per user), and the world's item of each item ``[items]``.
         UserError: ``dataset`` was not prepared from this replica."""
         stranger = UserError(
             f"data set {dataset.name} was not prepared from the {self.kind} replica of {len(self.sequences)} "
@@ -84,7 +86,7 @@ class GroundTruth:
             raise stranger
         items = np.array([number[title] for title in dataset.titles])
         users: list[int] = []
-        steps: list[IntArray] = []
+        steps: list[np.ndarray] = []
         candidates = iter(range(len(self.sequences)))  # users keep their order: one pass is enough
         for sequence, times in zip(dataset.sequences, dataset.times, strict=True):
             for user in candidates:
@@ -97,17 +99,19 @@ class GroundTruth:
                 raise stranger
         return np.array(users), tuple(steps), items
 
-    def _places(self, user: int, items: IntArray, times: IntArray) -> IntArray | None:
+    def _places(
+        self, user: int, items: Int64[np.ndarray, " n"], times: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"] | None:
         step = {int(item): place for place, item in enumerate(self.sequences[user])}
         if not all(int(item) in step for item in items):
             return None
         places = np.array([step[int(item)] for item in items])
         return places if np.array_equal(self.times[user][places], times) else None
 
-    def _rate(self, user: int, step: int) -> FloatArray:
+    def _rate(self, user: int, step: int) -> Float64[np.ndarray, " I"]:
         return self.world.rate(self._taken(user, step)[None])[0]
 
-    def _taken(self, user: int, step: int) -> IntArray:
+    def _taken(self, user: int, step: int) -> Int64[np.ndarray, " I"]:
         self._check(user, step)
         taken = np.full(self.world.items, NEVER)
         taken[self.sequences[user][:step]] = np.arange(step)
@@ -115,6 +119,6 @@ class GroundTruth:
 
     def _check(self, user: int, step: int) -> None:
         if not 0 <= user < len(self.sequences):
-            raise UserError(f"the replica has users 0 to {len(self.sequences) - 1}; {user} is none of them")
+            raise UserError(f"no user {user}: the replica has users 0 to {len(self.sequences) - 1}")
         if not 0 <= step < len(self.sequences[user]):
-            raise UserError(f"user {user} has steps 0 to {len(self.sequences[user]) - 1}; {step} is none of them")
+            raise UserError(f"no step {step}: user {user} has steps 0 to {len(self.sequences[user]) - 1}")

@@ -1,14 +1,14 @@
-"""The laws of the synthetic worlds: who likes what, what is shown to whom, what follows what.
+"""The laws of the synthetic worlds: taste, exposure and sequels.
 
-U users, I items, D latent dimensions: one for each genre, then `TONES` more that no label tells. x is a
+U users, I items, D latent dimensions: one for each genre, then `TONES` more that no label shows. x is a
 user's history, t the step.
 
 utility   u(x, i) = p_t . q_i + quality_i + sequel(x, i)
 taste     p_t = sqrt(1 - drift^2) p_{t-1} + drift * noise: a random walk whose spread does not grow
-sequel    bonus * exp(-(steps since the predecessor - 1) / memory) once the volume before was taken,
-          else -penalty; 0 for what follows nothing
+sequel    bonus * exp(-(steps since the predecessor - 1) / memory) once the previous volume was taken,
+          else -penalty; 0 for items without a predecessor
 exposure  P(i shown) = 1 - exp(-slate * I * w_i * boost), independently of other items; boost for a volume
-          whose predecessor was taken, 0 for what the user has; w: Zipf-Mandelbrot over works, falling with
+          whose predecessor was taken, 0 for items already taken; w: Zipf-Mandelbrot over works, falling with
           the volume
 choice    softmax of u over what is shown
 """
@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 
 from rosepo_bench.data.synthetic.calibration import gini
 from rosepo_bench.data.synthetic.titles import GENRE_NOUNS, TitleMaker
-from rosepo_bench.data.types import FloatArray, IntArray
 
 TONES = 4
 NEVER = -1
@@ -34,7 +34,7 @@ class Laws:
     concentration: float  # Gini of the exposure weights; the Zipf exponent is solved for it
     offset: float  # Mandelbrot's shift of the rank: flattens the head
     falling: float  # exposure of a volume relative to the one before
-    slate: float  # expected share of the catalogue that is shown, were the exposure unsaturated
+    slate: float  # expected share of the catalogue that is shown, before saturation
     floor: float  # share of the exposure that is spread evenly
     taste: float  # standard deviation of a user's taste in each latent dimension
     drift: float  # share of the taste's standard deviation renewed in one step
@@ -51,35 +51,37 @@ class Laws:
 
 @dataclass(frozen=True)
 class World:
-    """Items and their laws. ``weight`` (sums to 1) and ``quality``: ``[I]``; ``vectors``: q, ``[I, D]``;
-    ``predecessor``: ``[I]``, the item of the volume before, or -1."""
+    """Items and their laws. ``weight`` sums to 1; ``vectors`` is q; ``predecessor`` is the item of the previous volume,
+    or -1."""
 
     laws: Laws
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
-    weight: FloatArray
-    quality: FloatArray
-    vectors: FloatArray
-    predecessor: IntArray
+    weight: Float64[np.ndarray, " I"]
+    quality: Float64[np.ndarray, " I"]
+    vectors: Float64[np.ndarray, "I D"]
+    predecessor: Int64[np.ndarray, " I"]
 
     @property
     def items(self) -> int:
         return len(self.titles)
 
-    def utility(self, taste: FloatArray, items: IntArray, since: IntArray) -> FloatArray:
-        """u for pairs: ``taste`` ``[n, D]``, ``items`` ``[n]``, ``since`` ``[n]`` steps since the
-        predecessor of each item was taken (-1: never; ignored where the item has none)."""
+    def utility(
+        self, taste: Float64[np.ndarray, "n D"], items: Int64[np.ndarray, " n"], since: Int[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " n"]:
+        """u of pairs of a taste and an item. ``since``: steps since the predecessor of the item was taken (-1: never;
+        ignored where the item has none)."""
         own = np.einsum("nd,nd->n", taste, self.vectors[items]) + self.quality[items]
         return own + self.sequel(items, since)
 
-    def sequel(self, items: IntArray, since: IntArray) -> FloatArray:
-        """The part of the utility that depends on the volume before, for pairs ``[n]``."""
+    def sequel(self, items: Int64[np.ndarray, " n"], since: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """The part of the utility that depends on the previous volume."""
         laws = self.laws
         follows = laws.bonus * np.exp(-(np.maximum(since, 1) - 1) / laws.memory)
         return np.where(self.predecessor[items] < 0, 0.0, np.where(since >= 0, follows, -laws.penalty))
 
-    def rate(self, taken: IntArray) -> FloatArray:
-        """-log P(not shown) ``[n, I]`` of users who took item i at step ``taken[., i]`` (-1: never)."""
+    def rate(self, taken: Int[np.ndarray, "n I"]) -> Float64[np.ndarray, "n I"]:
+        """-log P(not shown) for users who took item i at step ``taken[., i]`` (-1: never)."""
         rate = np.broadcast_to(self.laws.slate * self.items * self.weight, taken.shape).copy()
         sequels = np.flatnonzero(self.predecessor >= 0)
         started = taken[:, self.predecessor[sequels]] != NEVER
@@ -90,7 +92,7 @@ class World:
 
 @dataclass
 class _Draft:
-    """Items while the catalogue is being invented, one entry an item."""
+    """Items while the catalogue is being invented, one entry per item."""
 
     titles: list[str]
     genres: list[tuple[int, ...]]
@@ -144,14 +146,13 @@ def _invent(kind: str, items: int, laws: Laws, names: list[str], rng: np.random.
     return draft
 
 
-def _popularity(draft: _Draft, laws: Laws, rng: np.random.Generator) -> FloatArray:
-    """w: Zipf-Mandelbrot over the works in random order, times `falling` a volume, plus an even share. The
-    exponent is the one that gives w the Gini `concentration`: worlds of all seeds and sizes are equally
-    unequal."""
+def _popularity(draft: _Draft, laws: Laws, rng: np.random.Generator) -> Float64[np.ndarray, " I"]:
+    """w: Zipf-Mandelbrot over the works in random order, times `falling` per volume, plus an even share. The
+    exponent is solved for the Gini `concentration`, which is thus the same for all seeds and sizes."""
     rank = (rng.permutation(max(draft.work) + 1) + 1.0 + laws.offset)[np.array(draft.work)]
     falling = laws.falling ** np.array(draft.volume)
 
-    def weight(exponent: float) -> FloatArray:
+    def weight(exponent: float) -> Float64[np.ndarray, " I"]:
         mine = rank**-exponent * falling
         return (1 - laws.floor) * mine / mine.sum() + laws.floor / len(mine)
 
@@ -162,7 +163,7 @@ def _popularity(draft: _Draft, laws: Laws, rng: np.random.Generator) -> FloatArr
     return weight(high)
 
 
-def _vectors(draft: _Draft, genres: int, rng: np.random.Generator) -> FloatArray:
+def _vectors(draft: _Draft, genres: int, rng: np.random.Generator) -> Float64[np.ndarray, "I D"]:
     """q: 1 on the first genre, 0.5 on the second, and tones that the volumes of a work share."""
     vectors = np.zeros((len(draft.titles), genres + TONES))
     tones = rng.normal(0.0, 0.5, (max(draft.work) + 1, TONES))

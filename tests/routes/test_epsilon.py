@@ -15,6 +15,8 @@ import pytest
 from by_hand import LEARNED, cell, judged_by, likeliest, sasrec_scores, sigmoid, watched
 
 from rosepo_bench.base import store
+from rosepo_bench.base.config import SASRecConfig
+from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training.preference import TrainingPairs
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.runs.cells import Cell
@@ -218,9 +220,9 @@ def test_no_fold_was_trained_on_the_users_it_judges(
     seen: dict[str, Counter[bytes]] = {}
     train = sasrec.train
 
-    def spy(sequences: list[np.ndarray], *rest: object, label: str, **more: object) -> sasrec.SASRec:
-        seen[label] = Counter(sequence.astype(np.int64).tobytes() for sequence in sequences)
-        return train(sequences, *rest, label=label, **more)  # type: ignore[arg-type]
+    def spy(sequences: list[np.ndarray], items: int, config: SASRecConfig, work: Work) -> sasrec.SASRec:
+        seen[work.label] = Counter(sequence.astype(np.int64).tobytes() for sequence in sequences)
+        return train(sequences, items, config, work)
 
     monkeypatch.setattr(sasrec, "train", spy)
     made = cell(tmp_path, "rosepo", f"oracle.folds={folds}")
@@ -232,4 +234,4 @@ def test_no_fold_was_trained_on_the_users_it_judges(
     assert len(seen) == folds == len(set(fold))
     for number in range(folds):
         judged = Counter(one for one, k in zip(own, fold, strict=True) if k == number)
-        assert seen[f"oracle {number + 1}/{folds}"] == everybody - judged
+        assert seen[f"steam oracle {number + 1}/{folds}"] == everybody - judged

@@ -13,6 +13,7 @@ import pytest
 import torch
 from planted import get
 
+from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training import preference
 from rosepo_bench.pipeline import language
 from rosepo_bench.recommenders import sasrec
@@ -43,15 +44,15 @@ class Order:
             self.pairs += rows.tolist()
             return backward(model, pairs, batch, rows, *rest)
 
-        def trained(*arguments: Any, label: str, **options: Any) -> Any:
+        def trained(sequences: Any, items: Any, config: Any, work: Work) -> Any:
             def lost(model: Any, ids: Any) -> Any:
-                self.begun.setdefault(label, weights(model))
-                self.sasrec.setdefault(label, []).append(ids.tolist())
+                self.begun.setdefault(work.label, weights(model))
+                self.sasrec.setdefault(work.label, []).append(ids.tolist())
                 return loss(model, ids)
 
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(sasrec, "window_loss", lost)
-                return train(*arguments, label=label, **options)
+                return train(sequences, items, config, work)
 
         monkeypatch.setattr(language, "window_trees", windowed)
         monkeypatch.setattr(preference, "_backward", stepped)
@@ -77,7 +78,7 @@ def content(folder: Path, *settings: str) -> Content:
         "pair order": order.pairs,
         "aligned": weights(planted.network(cell, cell.trained)),
     }
-    for label in ("planted sasrec", "oracle 1/2", "oracle 2/2"):
+    for label in ("planted sasrec", "planted oracle 1/2", "planted oracle 2/2"):
         found[f"{label} first weights"], found[f"{label} order"] = order.begun[label], order.sasrec[label]
     for part in ("train", "validation"):
         given = pairing.examples[part]
@@ -128,9 +129,10 @@ def test_the_data_sets_seed_reaches_the_lists_alone(base: Content, tmp_path: Pat
     assert moved <= FROZEN | VALIDATION | {"aligned"}
 
 
+FIRST = ("planted sasrec", "planted oracle 1/2")
 STREAMS: dict[str, Callable[[Content], Any]] = {
-    "weights of sasrec and of each fold": lambda c: [c[f"{n} first weights"] for n in ("planted sasrec", "oracle 1/2")],
-    "weights of the folds": lambda c: [c[f"oracle {n}/2 first weights"] for n in (1, 2)],
+    "weights of sasrec and of each fold": lambda c: [c[f"{n} first weights"] for n in FIRST],
+    "weights of the folds": lambda c: [c[f"planted oracle {n}/2 first weights"] for n in (1, 2)],
     "kinds of the parts": lambda c: [c[f"kinds {part}"][:20] for part in ("train", "validation")],
 }
 

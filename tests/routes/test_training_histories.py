@@ -11,6 +11,7 @@ import planted
 import pytest
 from planted import get
 
+from rosepo_bench.base.work import Work
 from rosepo_bench.engine.prompts import examples, tokens
 from rosepo_bench.pipeline import language
 from rosepo_bench.recommenders import popularity, sasrec
@@ -42,9 +43,9 @@ def watch(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     train, counts, train_tiny = sasrec.train, popularity.counts, tokens.train_tiny
     trees, build_all = language.window_trees, examples.build_all
 
-    def trained(sequences: Any, *arguments: Any, label: str, **options: Any) -> Any:
-        seen.sasrec[label] = plain(sequences)
-        return train(sequences, *arguments, label=label, **options)
+    def trained(sequences: Any, items: Any, config: Any, work: Work) -> Any:
+        seen.sasrec[work.label] = plain(sequences)
+        return train(sequences, items, config, work)
 
     def counted(sequences: Any, items: int) -> Any:
         seen.counted.append(plain(given := list(sequences)))
@@ -101,7 +102,7 @@ def test_each_fold_of_the_oracle_reads_the_other_folds_users(seen: Seen) -> None
     assert sorted(np.bincount(fold)) == [12, 12]
     for number in range(2):
         others = [own for user, own in enumerate(seen.world.training(seen.split)) if fold[user] != number]
-        assert seen.sasrec[f"oracle {number + 1}/2"] == others
+        assert seen.sasrec[f"planted oracle {number + 1}/2"] == others
 
 
 def test_popularity_is_counted_in_training(seen: Seen) -> None:

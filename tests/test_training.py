@@ -125,6 +125,19 @@ def test_a_gradient_that_is_not_finite_stops_a_resumed_run(tmp_path: Path) -> No
             train(network(), tmp_path, spoils={29: math.nan})
 
 
+def test_weights_without_a_gradient_do_not_stop_a_resumption(tmp_path: Path) -> None:
+    """Such as an embedding that no step reads: AdamW keeps nothing of it."""
+    straight, resumed = network(), network()
+    for model in (straight, resumed):
+        model[0].register_parameter("unread", nn.Parameter(torch.ones(1)))
+    train(straight)
+    with pytest.raises(KilledError):
+        train(resumed, tmp_path, dies_at=5)
+    train(resumed, tmp_path)
+    for one, two in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_weights_that_are_not_finite_at_the_end_are_no_success(tmp_path: Path) -> None:
     """The last optimizer step overflows: no loss comes after it that could tell."""
     huge = Schedule(steps=1, lr=2e38, betas=(0.0, 0.999))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import safe_open
@@ -16,9 +16,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rosepo_bench.base import progress, store
-from rosepo_bench.base.config import TrainingConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
+
+if TYPE_CHECKING:
+    from rosepo_bench.base.config import TrainingConfig
 
 Weights = Mapping[str, nn.Parameter]
 

@@ -6,7 +6,13 @@ from __future__ import annotations
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("rosepo_bench.base.intervals",)
+# ``search`` and ``beam`` are left out: they are called for every node, and the checks would double their tests' time.
+RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
+CHECKED = (
+    "rosepo_bench.base.intervals",
+    "rosepo_bench.engine.prompts",
+    *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
+)
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is wanted
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-# Left out: modules whose functions are called once per line of a file (data.readers.reading, goodreads, steam).
+# Left out: what is called once per line of a file (data.readers.reading, goodreads, steam) or per node of a search
+# (engine.ranking.search, beam).
+RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
 CHECKED = (
     "rosepo_bench.base.intervals",
     "rosepo_bench.base.records",
@@ -23,6 +25,8 @@ CHECKED = (
     "rosepo_bench.data.types",
     "rosepo_bench.evaluation",
     "rosepo_bench.recommenders.popularity",
+    "rosepo_bench.engine.prompts",
+    *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
 )
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is wanted

@@ -31,9 +31,11 @@ def with_end(module: nn.Module, end: int) -> LanguageModel:
     return LanguageModel(module, encoder)
 
 
-def catalogue(longest: int) -> Any:
-    """What ``generate`` looks at of a prompter."""
-    return SimpleNamespace(titles=[np.arange(longest), np.arange(2)])
+def catalogue(longest: int) -> Prompter:
+    """A prompter with only its titles, all that ``generate`` reads of it."""
+    made = Prompter.__new__(Prompter)
+    made.titles = [np.arange(longest, dtype=np.int32), np.arange(2, dtype=np.int32)]
+    return made
 
 
 def greedy(module: nn.Module, prompt: np.ndarray, limit: int) -> list[int]:

@@ -44,7 +44,7 @@ def test_response_continues_the_prompt_of_the_next_step() -> None:
 
 def test_candidates_follow_the_history() -> None:
     made = prompter(candidates=True)
-    text = ENCODER.decode(made.prompt([0], [3, 1]))
+    text = ENCODER.decode(made.prompt([0], [3, 1]).tolist())
     places = [text.index(part) for part in (TEMPLATE.header, TITLES[0], TEMPLATE.candidates, TITLES[3], TITLES[1])]
     assert places == sorted(places)
     assert text.rstrip().endswith(TEMPLATE.answer) or TEMPLATE.answer in text[places[-1] :]
@@ -188,5 +188,5 @@ def test_prompts_that_list_candidates_train_on_no_first_item_and_read_it() -> No
         made, [sequence], [Window(0, 0, 4, first=1)], limits=Limits(512), candidates=lambda user, step: sequence
     )
     assert tree.sequences == 3
-    read = ENCODER.decode(tree.tokens[: len(made.header) + len(made.titles[0]) - 1])
+    read = ENCODER.decode(tree.tokens[: len(made.header) + len(made.titles[0]) - 1].tolist())
     assert read == TEMPLATE.header + TITLES[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int, Int32, Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
-from rosepo_bench.data.types import Examples, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.forest import Limits, Tree, build_all
 from rosepo_bench.engine.prompts.prompter import Prompter
 
@@ -20,17 +21,19 @@ class PlacedTree:
     """One tree of a user and the ``places`` of its sequences: flat indices into the responses ``[n, R]``."""
 
     tree: Tree
-    places: IntArray
+    places: Int64[np.ndarray, " sequences"]
 
 
-def by_user(user: IntArray) -> list[IntArray]:
+def by_user(user: Int[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
     """The rows of each user, users in the order of their number, rows in their own order."""
     order = np.argsort(user, kind="stable")
     cuts = np.flatnonzero(np.diff(user[order])) + 1
     return np.split(order, cuts) if len(order) else []
 
 
-def history_starts(user: IntArray, step: IntArray, *, history: int, anchor: int) -> IntArray:
+def history_starts(
+    user: Int64[np.ndarray, " n"], step: Int64[np.ndarray, " n"], *, history: int, anchor: int
+) -> Int64[np.ndarray, " n"]:
     """Where each example's prompt begins in the user's sequence. Beginnings move every ``anchor`` steps, counted back
     from the user's latest example, which has ``history`` items; the others have ``history - anchor + 1`` or more, as
     far as there are so many. Examples that begin together extend each other: their tree has one trunk. With an anchor
@@ -43,9 +46,9 @@ def history_starts(user: IntArray, step: IntArray, *, history: int, anchor: int)
 
 def grouped(
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     examples: Examples,
-    responses: IntArray,
+    responses: Int[np.ndarray, "n R"],
     *,
     limits: Limits,
     compared: bool = False,
@@ -85,8 +88,11 @@ def grouped(
 
 
 def _prompts(
-    prompter: Prompter, sequence: IntArray, spans: list[tuple[int, int]], listed: Sequence[IntArray | None]
-) -> list[np.ndarray]:
+    prompter: Prompter,
+    sequence: Int[np.ndarray, " steps"],
+    spans: list[tuple[int, int]],
+    listed: Iterable[Int[np.ndarray, " _"] | None],
+) -> list[Int32[np.ndarray, " _"]]:
     """The prompts over ``sequence[start:stop]`` for each of ``spans``. Where they list no candidates, those of one
     start are beginnings of the longest."""
     if prompter.with_candidates:
@@ -102,14 +108,17 @@ def _prompts(
     return [trunks[start][0][: trunks[start][1][stop - start]] for start, stop in spans]
 
 
-def example_prompts(prompter: Prompter, sequences: Sequence[IntArray], examples: Examples) -> list[IntArray]:
+def example_prompts(
+    prompter: Prompter, sequences: Sequence[Int[np.ndarray, " _"]], examples: Examples
+) -> list[Int32[np.ndarray, " _"]]:
     """The prompt of each example, the same under which its candidates are scored."""
     starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
-    rows = zip(examples.user, starts, examples.step, examples.candidates, strict=True)
+    columns = (x.tolist() for x in (examples.user, starts, examples.step))
+    rows = zip(*columns, examples.candidates, strict=True)
     return [_prompts(prompter, sequences[user], [(start, step)], [listed])[0] for user, start, step, listed in rows]
 
 
-def _placed(trees: list[Tree], places: IntArray) -> list[PlacedTree]:
+def _placed(trees: list[Tree], places: Int64[np.ndarray, " sequences"]) -> list[PlacedTree]:
     cuts = np.cumsum([tree.sequences for tree in trees])[:-1]
     return [PlacedTree(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
 
@@ -138,7 +147,9 @@ class Window:
         return max(0, self.stop - max(self.start, self.first))
 
 
-def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, epoch: int) -> list[Window]:
+def sft_windows(
+    train_end: Int64[np.ndarray, " users"], size: int, *, first: int = 0, seed: int, epoch: int
+) -> list[Window]:
     """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
     an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
     if size < 1:
@@ -155,11 +166,11 @@ def sft_windows(train_end: IntArray, size: int, *, first: int = 0, seed: int, ep
 
 def window_trees(
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     windows: Sequence[Window],
     *,
     limits: Limits,
-    candidates: Callable[[int, int], IntArray] | None = None,
+    candidates: Callable[[int, int], Int[np.ndarray, " _"]] | None = None,
 ) -> list[Tree]:
     """The trees of windows, in order: each item of a window is the response to those before it. One trunk without
     branches, unless the prompt lists the step's ``candidates(user, step)``; one tree a window, or several where

@@ -6,14 +6,17 @@ of the same ids, and the response to one prompt is the continuation of the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest
 from rosepo_bench.engine.prompts.tokens import Encoder
+
+Items = Sequence[int] | Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,13 @@ class Prompter:
         self.answer = _line(encoder, template.answer)
 
     @staticmethod
-    def _title(encoder: Encoder, title: str, number: int) -> np.ndarray:
+    def _title(encoder: Encoder, title: str, number: int) -> Int32[np.ndarray, " length"]:
         ids = encoder.encode(title)
         if not ids:
             raise UserError(f"item {number}: the title {title!r} tokenises to nothing; give the item a title")
         return np.array([*ids, encoder.end], dtype=np.int32)
 
-    def prompt(self, items: Iterable[int], candidates: Iterable[int] | None = None) -> np.ndarray:
+    def prompt(self, items: Items, candidates: Items | None = None) -> Int32[np.ndarray, " length"]:
         """The ids of a prompt over the history ``items``, oldest first (all of them: the caller cuts the window)."""
         parts = [self.header, *(self.titles[item] for item in items)]
         if self.with_candidates:
@@ -92,7 +95,7 @@ class Prompter:
             parts += [self.listing, *(self.titles[item] for item in candidates), self.answer]
         return np.concatenate(parts)
 
-    def response(self, item: int) -> np.ndarray:
+    def response(self, item: int | np.integer) -> Int32[np.ndarray, " length"]:
         """The ids of a title with its end token."""
         return self.titles[item]
 
@@ -105,7 +108,7 @@ class Prompter:
         return total
 
 
-def _line(encoder: Encoder, text: str, begin: bool = False) -> np.ndarray:
+def _line(encoder: Encoder, text: str, begin: bool = False) -> Int32[np.ndarray, " length"]:
     ids = [*(encoder.begin if begin else ()), *encoder.encode(text), encoder.end]
     return np.array(ids, dtype=np.int32)
 

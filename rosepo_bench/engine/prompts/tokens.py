@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -14,6 +14,7 @@ from rosepo_bench.base.errors import UserError
 BEGIN, END = "<begin>", "<end>"
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """``begin`` opens every prompt (may be empty), ``end`` closes every title and separates history items."""
 

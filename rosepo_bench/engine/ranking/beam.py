@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int, Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.search import TitleSearch, ranked
@@ -28,7 +28,7 @@ class Beam(TitleSearch):
         if bound >= self.threshold:
             self.level.append((self.sums[node], -node))
 
-    def next(self) -> tuple[IntArray, IntArray]:
+    def next(self) -> tuple[Int64[np.ndarray, " F"], Bool[np.ndarray, " F"]]:
         kept, self.level = heapq.nlargest(self.width, self.level), []
         nodes = np.array([-node for _, node in kept], dtype=np.int64)
         return nodes, self.trie.goes_on[nodes]
@@ -37,14 +37,14 @@ class Beam(TitleSearch):
 def rank_beam_approximate(
     model: LanguageModel,
     trie: Trie,
-    prompts: Sequence[IntArray],
+    prompts: Sequence[Int[np.ndarray, " _"]],
     *,
     k: int,
     width: int,
     score: str,
     batch_tokens: int,
     label: str,
-    exclude: Sequence[IntArray] | None = None,
+    exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
     """The best ``k`` titles that a beam of ``width`` prefixes finds: APPROXIMATE, other titles may score higher.
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from rosepo_bench.base import progress
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
 from rosepo_bench.engine.ranking.result import Ranking
@@ -26,8 +26,14 @@ PIECE = 128
 
 
 def catalogue_scores(
-    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], *, score: str, batch_tokens: int, label: str
-) -> FloatArray:
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[Int[np.ndarray, " _"]],
+    *,
+    score: str,
+    batch_tokens: int,
+    label: str,
+) -> Float64[np.ndarray, "n I"]:
     """Scores of all titles under each prompt, float64 ``[n, items]``: the `sum` or the `mean` of the tokens' log-probs.
 
     Without gradient; a batch holds the log-prob of every node of the trie, float64. UserError, before any work, for a
@@ -42,13 +48,13 @@ def catalogue_scores(
 def rank_all(
     model: LanguageModel,
     trie: Trie,
-    prompts: Sequence[IntArray],
+    prompts: Sequence[Int[np.ndarray, " _"]],
     *,
     k: int,
     score: str,
     batch_tokens: int,
     label: str,
-    exclude: Sequence[IntArray] | None = None,
+    exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
     """The best ``k`` titles under each prompt, by scoring every one. ``exclude`` are items that each prompt leaves out.
 
@@ -66,8 +72,13 @@ def rank_all(
 
 
 def _scored(
-    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], score: str, batch_tokens: int, label: str
-) -> Iterator[tuple[list[int], FloatArray]]:
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[Int[np.ndarray, " _"]],
+    score: str,
+    batch_tokens: int,
+    label: str,
+) -> Iterator[tuple[list[int], Float64[np.ndarray, "B I"]]]:
     """Rows of prompts and the scores of all titles under them."""
     check(model, trie, prompts)
     lengths = trie.lengths if is_mean(score) else 1
@@ -83,21 +94,29 @@ def _scored(
 
 
 @torch.no_grad()
-def _node_logps(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> FloatArray:
+def _node_logps(
+    model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]]
+) -> Float64[np.ndarray, "B N"]:
     """The log-prob of every node's token after its parent ``[B, N]``, the root's 0."""
     reader, found = TrieReader(model, trie, prompts), np.zeros((len(prompts), len(trie)))
     _fill(model, trie, found, np.zeros(1, dtype=np.int64), reader.prompts.hidden[:, None])
     inner = trie.inner
     for start in range(0, len(inner), PIECE):
         fresh = inner[start : start + PIECE]
-        nodes = np.concatenate([_ancestors(trie, fresh[0]), fresh])
+        nodes = np.concatenate([_ancestors(trie, int(fresh[0])), fresh])
         whole = np.tile(nodes, (len(prompts), 1))
         states = reader.extend(whole, keep=np.zeros_like(whole, dtype=bool))
         _fill(model, trie, found, fresh, states[:, len(nodes) - len(fresh) :])
     return found
 
 
-def _fill(model: LanguageModel, trie: Trie, found: FloatArray, nodes: IntArray, states: Tensor) -> None:
+def _fill(
+    model: LanguageModel,
+    trie: Trie,
+    found: Float64[np.ndarray, "B N"],
+    nodes: Int64[np.ndarray, " F"],
+    states: Float[Tensor, "B F d"],
+) -> None:
     """Writes the log-probs of the children of ``nodes``, whose states ``[B, F, d]`` are given."""
     children, parent = trie.children(nodes)
     batch = len(found)
@@ -106,7 +125,7 @@ def _fill(model: LanguageModel, trie: Trie, found: FloatArray, nodes: IntArray, 
     found[:, children] = logps.reshape(batch, -1)
 
 
-def _ancestors(trie: Trie, node: int) -> IntArray:
+def _ancestors(trie: Trie, node: int) -> Int64[np.ndarray, " A"]:
     """The ancestors of a node, the root left out, from the top."""
     found = []
     while (node := int(trie.parent[node])) > 0:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.prompter import Prompter
 from rosepo_bench.engine.ranking.prefix import CachedPrompts, check_prompts, prompt_batches
@@ -25,7 +25,7 @@ class Generated:
     """What a model wrote after one prompt: ``tokens`` without the end token. ``finished``: the end token came; else the
     text was cut by the limit and is no title."""
 
-    tokens: IntArray
+    tokens: Int64[np.ndarray, " length"]
     finished: bool
 
     def title(self, model: LanguageModel) -> str | None:
@@ -36,7 +36,7 @@ class Generated:
 def generate(
     model: LanguageModel,
     prompter: Prompter,
-    prompts: Sequence[IntArray],
+    prompts: Sequence[Int[np.ndarray, " _"]],
     *,
     limit: int,
     batch_tokens: int,
@@ -65,7 +65,7 @@ def generate(
 
 
 @torch.no_grad()
-def _written(model: LanguageModel, prompts: Sequence[IntArray], limit: int) -> list[Generated]:
+def _written(model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]], limit: int) -> list[Generated]:
     cached, end = CachedPrompts(model, prompts), model.encoder.end
     tokens = np.full((len(prompts), limit), end)
     finished, open_rows, states = np.zeros(len(prompts), dtype=bool), np.arange(len(prompts)), cached.hidden
@@ -84,7 +84,7 @@ def _written(model: LanguageModel, prompts: Sequence[IntArray], limit: int) -> l
     return [Generated(row[row != end], bool(ended)) for row, ended in zip(tokens, finished, strict=True)]
 
 
-def _most_likely(model: LanguageModel, hidden: Tensor) -> Tensor:
+def _most_likely(model: LanguageModel, hidden: Float[Tensor, "R d"]) -> Int64[Tensor, " R"]:
     """The token of the highest logit at each state, int64 ``[R]``. UserError where logits are not finite."""
     found = []
     for part in hidden.split(ROWS):

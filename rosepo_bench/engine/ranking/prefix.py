@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine import ops
 from rosepo_bench.engine.model import attention
 from rosepo_bench.engine.model.language_model import LanguageModel
@@ -26,7 +26,7 @@ class CachedPrompts:
     """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict what comes next. Attention is
     dense whatever ``model.attention`` says: few queries at a time see the cache."""
 
-    def __init__(self, model: LanguageModel, prompts: Sequence[IntArray]) -> None:
+    def __init__(self, model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]]) -> None:
         from transformers import DynamicCache
 
         self.model = model
@@ -43,7 +43,14 @@ class CachedPrompts:
         self.positions = torch.arange(tokens.shape[1], device=model.device).expand(tokens.shape)
         self.seen = self.positions < self.lengths[:, None]
 
-    def extend(self, tokens: Tensor, depth: Tensor, sees: Tensor, *, keep: Tensor | None = None) -> Tensor:
+    def extend(
+        self,
+        tokens: Int64[Tensor, "B F"],
+        depth: Int64[Tensor, "B F"],
+        sees: Bool[Tensor, "B F later"],
+        *,
+        keep: Int64[Tensor, "B K"] | None = None,
+    ) -> Float[Tensor, "B F d"]:
         """The hidden states ``[B, F, d]`` of ``tokens`` ``[B, F]`` that stand ``depth`` ``[B, F]`` tokens after their
         prompt (the first one 0) and see all of it; ``sees`` bool ``[B, F, S + F]`` says which later tokens they see.
 
@@ -67,7 +74,7 @@ class CachedPrompts:
             self.positions = torch.cat([self.positions, query.gather(1, keep)], dim=1)
         return states
 
-    def _forget(self, before: int, keep: Tensor) -> None:
+    def _forget(self, before: int, keep: Int64[Tensor, "B K"]) -> None:
         """Drops what was cached after ``before``, but for the places ``keep``."""
         rows = torch.arange(len(keep), device=keep.device)[:, None]
         for layer in self.cache.layers:
@@ -76,18 +83,20 @@ class CachedPrompts:
                 for x in (layer.keys, layer.values)
             )
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Int64[Tensor, " kept"]) -> None:
         """Goes on with the prompts ``rows`` (indices) alone."""
         self.lengths, self.hidden = self.lengths[rows], self.hidden[rows]
         self.positions, self.seen = self.positions[rows], self.seen[rows]
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
-    def _run(self, tokens: Tensor, **arguments: Any) -> Tensor:
+    def _run(self, tokens: Int64[Tensor, "B F"], **arguments: Any) -> Float[Tensor, "B F d"]:
         return self.model.states(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
 
 
-def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntArray) -> FloatArray:
+def token_logps(
+    model: LanguageModel, hidden: Float[Tensor, "R d"], row: Int64[np.ndarray, " E"], token: Int64[np.ndarray, " E"]
+) -> Float64[np.ndarray, " E"]:
     """Log-probs over the whole vocabulary of ``token`` ``[E]`` at the states ``hidden[row]``, float64 ``[E]``; each row
     of ``hidden`` ``[R, d]`` meets the vocabulary once. UserError where one is not finite."""
     row_of, target, own = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
@@ -96,7 +105,7 @@ def token_logps(model: LanguageModel, hidden: Tensor, row: IntArray, token: IntA
     return found.double().cpu().numpy()
 
 
-def prompt_batches(prompts: Sequence[IntArray], more: int, batch_tokens: int) -> Iterator[list[int]]:
+def prompt_batches(prompts: Sequence[Int[np.ndarray, " _"]], more: int, batch_tokens: int) -> Iterator[list[int]]:
     """Rows of prompts that are read together, shortest first: the padded prompts, and ``more`` tokens after each of
     them, stay within ``batch_tokens``; a prompt for which there is no room with ``more`` is read alone. UserError,
     before the first, for a prompt that is longer itself."""
@@ -114,7 +123,7 @@ def prompt_batches(prompts: Sequence[IntArray], more: int, batch_tokens: int) ->
         rows = rows[taken:]
 
 
-def check_prompts(model: LanguageModel, prompts: Sequence[IntArray], more: int) -> None:
+def check_prompts(model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]], more: int) -> None:
     """Refuses, before any work, prompts after which ``more`` tokens do not fit into the model's context, and ids that
     the model does not know."""
     known = model.network.get_input_embeddings().weight.shape[0]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from rosepo_bench.data.types import FloatArray, IntArray
+from jaxtyping import Float64, Int, Int32, Int64
 
 
 @dataclass(frozen=True)
@@ -15,17 +14,17 @@ class Ranking:
     float64 ``[n, K]``; where a beam found fewer, -1 and -inf. ``visited`` int64 ``[n]`` of the trie's ``readable``
     nodes (those with children, but the root) were read."""
 
-    items: IntArray
-    scores: FloatArray
-    visited: IntArray
+    items: Int64[np.ndarray, "n K"]
+    scores: Float64[np.ndarray, "n K"]
+    visited: Int64[np.ndarray, " n"]
     readable: int
 
     @property
-    def share(self) -> FloatArray:
+    def share(self) -> Float64[np.ndarray, " n"]:
         """Share of the trie that was read for each prompt ``[n]``."""
         return self.visited / self.readable
 
-    def ranks(self, target: IntArray) -> IntArray:
+    def ranks(self, target: Int[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
         """Place of each prompt's ``target`` ``[n]``, 1 = best; K + 1 where it is not among the K. int32 ``[n]``."""
         found = self.items == target[:, None]
         return np.where(found.any(axis=1), 1 + found.argmax(axis=1), 1 + self.items.shape[1]).astype(np.int32)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int
 
 from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.model.limits import limits_of
@@ -20,13 +21,13 @@ from rosepo_bench.engine.prompts.prompter import Prompter
 def title_logps(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     examples: Examples,
-    responses: IntArray,
+    responses: Int[np.ndarray, "n R"],
     *,
     batch_tokens: int,
     label: str,
-) -> FloatArray:
+) -> Float64[np.ndarray, "n R"]:
     """Summed log-probs of the titles ``responses`` ``[n, R]`` under the examples' prompts, float64 ``[n, R]``.
 
     Without gradient. UserError where a log-prob is not finite.
@@ -53,14 +54,14 @@ def title_logps(
 def title_scores(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     examples: Examples,
-    responses: IntArray,
+    responses: Int[np.ndarray, "n R"],
     *,
     score: str,
     batch_tokens: int,
     label: str,
-) -> FloatArray:
+) -> Float64[np.ndarray, "n R"]:
     """Scores by the protocol's rule of the titles ``responses`` ``[n, R]``: the ``sum`` of a title's token log-probs,
     or their ``mean``. Whatever ranks or chooses items scores them by this; losses and their references are defined on
     sums and take :func:`title_logps`."""
@@ -75,13 +76,13 @@ def title_scores(
 def candidate_scores(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     examples: Examples,
     *,
     score: str,
     batch_tokens: int,
     label: str,
-) -> FloatArray:
+) -> Float64[np.ndarray, "n size"]:
     """:func:`title_scores` of each example's candidates ``[n, size]``."""
     listed = examples.candidates
     return title_scores(

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from rosepo_bench.base import progress
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.prefix import prompt_batches, token_logps
 from rosepo_bench.engine.ranking.result import Ranking
@@ -46,7 +46,9 @@ class TitleSearch(ABC):
         """What a title must reach to be among the best ``k``."""
         return self.best[0][0] if len(self.best) == self.k else -np.inf
 
-    def expand(self, nodes: IntArray, children: IntArray, logps: FloatArray) -> None:
+    def expand(
+        self, nodes: Int64[np.ndarray, " F"], children: Int64[np.ndarray, " E"], logps: Float64[np.ndarray, " E"]
+    ) -> None:
         """Takes the log-probs of the ``children`` of ``nodes``, whose parents come before them."""
         trie, inside = self.trie, set(nodes.tolist())
         self.visited += len(nodes) - (0 in inside)  # the root is the prompt's own last token
@@ -66,7 +68,7 @@ class TitleSearch(ABC):
         """Takes a node that could be read next; no title below it scores more than ``bound``."""
 
     @abstractmethod
-    def next(self) -> tuple[IntArray, IntArray]:
+    def next(self) -> tuple[Int64[np.ndarray, " F"], Bool[np.ndarray, " F"]]:
         """The nodes to read now, none when the search is over, and which of them (bool) may get descendants later."""
 
     def _offer(self, node: int, total: float) -> None:
@@ -87,7 +89,7 @@ class BestFirst(TitleSearch):
     def open(self, bound: float, node: int) -> None:
         heapq.heappush(self.frontier, (-bound, node))
 
-    def next(self) -> tuple[IntArray, IntArray]:
+    def next(self) -> tuple[Int64[np.ndarray, " F"], Bool[np.ndarray, " F"]]:
         nodes: list[int] = []
         stays: list[bool] = []
         step, patience = min(max(STEP, self.visited // 4), MOST), PATIENCE[0] + PATIENCE[1] * self.k
@@ -105,13 +107,13 @@ class BestFirst(TitleSearch):
 def rank_best_first(
     model: LanguageModel,
     trie: Trie,
-    prompts: Sequence[IntArray],
+    prompts: Sequence[Int[np.ndarray, " _"]],
     *,
     k: int,
     score: str,
     batch_tokens: int,
     label: str,
-    exclude: Sequence[IntArray] | None = None,
+    exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
     """What ``catalogue.rank_all`` returns, titles apart whose scores are equal within rounding. Arguments and errors
     as there."""
@@ -126,14 +128,14 @@ def rank_best_first(
 def ranked(
     model: LanguageModel,
     trie: Trie,
-    prompts: Sequence[IntArray],
+    prompts: Sequence[Int[np.ndarray, " _"]],
     begin: Callable[[frozenset[int]], TitleSearch],
     *,
     k: int,
     room: int,
     batch_tokens: int,
     label: str,
-    exclude: Sequence[IntArray] | None,
+    exclude: Sequence[Int[np.ndarray, " _"]] | None,
 ) -> Ranking:
     """The result of the search that ``begin`` makes for each prompt, given the items that the prompt leaves out;
     ``room``: about how many nodes a round reads for it at most."""
@@ -154,7 +156,9 @@ def ranked(
 
 
 @torch.no_grad()
-def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches: list[TitleSearch]) -> None:
+def _run(
+    model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]], searches: list[TitleSearch]
+) -> None:
     """Runs the searches of a batch to their end, a model call a round for all that are still open."""
     reader = TrieReader(model, trie, prompts)
     states, wanted = reader.prompts.hidden[:, None], [np.zeros(1, dtype=np.int64)] * len(searches)
@@ -171,7 +175,11 @@ def _run(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], searches
 
 
 def _expand(
-    model: LanguageModel, trie: Trie, searches: list[TitleSearch], wanted: list[IntArray], states: Tensor
+    model: LanguageModel,
+    trie: Trie,
+    searches: list[TitleSearch],
+    wanted: list[Int64[np.ndarray, " _"]],
+    states: Float[Tensor, "B F d"],
 ) -> None:
     """Gives each search the log-probs below the nodes that it ``wanted``, whose states ``[B, F, d]`` are in order."""
     rows = np.repeat(np.arange(len(wanted)), [len(nodes) for nodes in wanted])
@@ -185,7 +193,7 @@ def _expand(
         search.expand(nodes, found, values)
 
 
-def _padded(parts: Sequence[IntArray], fill: int) -> IntArray:
+def _padded(parts: Sequence[Shaped[np.ndarray, " _"]], fill: int) -> Shaped[np.ndarray, "B F"]:
     padded = np.full((len(parts), max(map(len, parts))), fill)
     for row, part in enumerate(parts):
         padded[row, : len(part)] = part

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Int, Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Trie:
     ``lengths[i]`` its tokens, end token included.
     """
 
-    token: IntArray
-    depth: IntArray
-    end: IntArray
-    parent: IntArray
-    longest: IntArray
-    run: IntArray
-    child: IntArray
-    child_start: IntArray
-    item: IntArray
-    item_start: IntArray
-    leaf: IntArray
-    lengths: IntArray
+    token: Int64[np.ndarray, " N"]
+    depth: Int64[np.ndarray, " N"]
+    end: Int64[np.ndarray, " N"]
+    parent: Int64[np.ndarray, " N"]
+    longest: Int64[np.ndarray, " N"]
+    run: Int64[np.ndarray, " N"]
+    child: Int64[np.ndarray, " N-1"]
+    child_start: Int64[np.ndarray, " N+1"]
+    item: Int64[np.ndarray, " I"]
+    item_start: Int64[np.ndarray, " N+1"]
+    leaf: Int64[np.ndarray, " I"]
+    lengths: Int64[np.ndarray, " I"]
 
     def __len__(self) -> int:
         return len(self.token)
@@ -50,40 +50,40 @@ class Trie:
         return len(self.leaf)
 
     @cached_property
-    def has_children(self) -> IntArray:
+    def has_children(self) -> Bool[np.ndarray, " N"]:
         """bool ``[N]``"""
         return np.diff(self.child_start) > 0
 
     @cached_property
-    def has_items(self) -> IntArray:
+    def has_items(self) -> Bool[np.ndarray, " N"]:
         """bool ``[N]``: whether a title ends here."""
         return np.diff(self.item_start) > 0
 
     @cached_property
-    def goes_on(self) -> IntArray:
+    def goes_on(self) -> Bool[np.ndarray, " N"]:
         """bool ``[N]``: whether a child has children itself, and will see this node when it is read."""
         found = np.zeros(len(self), dtype=bool)
         found[self.parent[self.inner]] = True
         return found
 
     @property
-    def inner(self) -> IntArray:
+    def inner(self) -> Int64[np.ndarray, " inner"]:
         """The nodes that a model has to read: all that have children, but the root, which is the prompt's token."""
         return 1 + np.flatnonzero(self.has_children[1:])
 
-    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
+    def children(self, nodes: Int64[np.ndarray, " F"]) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
         """The children of ``nodes``, one node after the other, and for each the place of its parent in ``nodes``."""
         counts = self.child_start[nodes + 1] - self.child_start[nodes]
         place = np.repeat(np.arange(len(nodes)), counts)
         first = np.cumsum(counts) - counts
         return self.child[np.arange(len(place)) + (self.child_start[nodes] - first)[place]], place
 
-    def ended(self, node: int) -> IntArray:
+    def ended(self, node: int) -> Int64[np.ndarray, " ended"]:
         """The items whose titles end at ``node``."""
         return self.item[self.item_start[node] : self.item_start[node + 1]]
 
 
-def build(titles: Sequence[IntArray]) -> Trie:
+def build(titles: Sequence[Int[np.ndarray, " _"]]) -> Trie:
     """The trie of titles, each its token ids with the end token; items with equal titles share a node.
 
     UserError: no title, an empty one, a negative id.
@@ -110,7 +110,12 @@ def build(titles: Sequence[IntArray]) -> Trie:
     return _linked(token, depth, leaf, lengths)
 
 
-def _linked(token: IntArray, depth: IntArray, leaf: IntArray, lengths: IntArray) -> Trie:
+def _linked(
+    token: Int64[np.ndarray, " N"],
+    depth: Int64[np.ndarray, " N"],
+    leaf: Int64[np.ndarray, " I"],
+    lengths: Int64[np.ndarray, " I"],
+) -> Trie:
     """The trie of nodes given in depth-first order."""
     nodes = len(token)
     end, parent, longest = np.full(nodes, nodes), np.full(nodes, -1), depth.copy()

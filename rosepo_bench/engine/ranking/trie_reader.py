@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.prefix import CachedPrompts, check_prompts
 from rosepo_bench.engine.ranking.trie import Trie
 
 
 def left_out(
-    trie: Trie, prompts: Sequence[IntArray], k: int, exclude: Sequence[IntArray] | None
+    trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]], k: int, exclude: Sequence[Int[np.ndarray, " _"]] | None
 ) -> list[frozenset[int]]:
     """The items that each prompt's ranking leaves out. UserError for one that the catalogue has not, and where fewer
     than ``k`` remain."""
@@ -35,7 +35,7 @@ def left_out(
     return found
 
 
-def check(model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> None:
+def check(model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]]) -> None:
     """Refuses titles that the model cannot read and prompts that leave no room for the longest, before any work."""
     known = model.network.get_input_embeddings().weight.shape[0]
     if trie.token.max() >= known:
@@ -55,7 +55,7 @@ class TrieReader:
     """A batch of prompts and the nodes of the trie read under them. A node sees its prompt and its ancestors, all of
     which must have been read before it or with it."""
 
-    def __init__(self, model: LanguageModel, trie: Trie, prompts: Sequence[IntArray]) -> None:
+    def __init__(self, model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]]) -> None:
         self.prompts, self.device, self.padding = CachedPrompts(model, prompts), model.device, len(trie)
         # One node more stands for padding: it is below and above none but itself.
         self.token, self.depth, self.end = (
@@ -64,7 +64,7 @@ class TrieReader:
         )
         self.read = torch.empty(len(prompts), 0, dtype=torch.int64, device=model.device)
 
-    def extend(self, nodes: IntArray, keep: IntArray) -> Tensor:
+    def extend(self, nodes: Int64[np.ndarray, "B F"], keep: Bool[np.ndarray, "B F"]) -> Float[Tensor, "B F d"]:
         """The hidden states ``[B, F, d]`` of ``nodes`` ``[B, F]``, padded with ``len(trie)``. Those with ``keep``
         (bool ``[B, F]``) stay for their descendants, the others are forgotten: without any to come they would only
         lengthen the attention of the rest."""
@@ -80,7 +80,7 @@ class TrieReader:
         chosen = torch.from_numpy(places).to(self.device)
         return self.prompts.extend(self.token[query], self.depth[query] - 1, sees, keep=chosen)
 
-    def select(self, rows: IntArray) -> None:
+    def select(self, rows: Int64[np.ndarray, " kept"]) -> None:
         """Goes on with the prompts ``rows`` (indices) alone."""
         chosen = torch.from_numpy(rows).to(self.device)
         self.read = self.read[chosen]

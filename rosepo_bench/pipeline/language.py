@@ -24,7 +24,7 @@ from rosepo_bench.engine.model.limits import limits_of
 from rosepo_bench.engine.prompts import tokens
 from rosepo_bench.engine.prompts.examples import Window, check_budget, window_trees
 from rosepo_bench.engine.prompts.prompter import Prompter, check_context, check_distinct, template_for
-from rosepo_bench.engine.ranking.scoring import candidate_scores
+from rosepo_bench.engine.ranking.scoring import title_scores
 from rosepo_bench.engine.training.memory import PeakMemory
 from rosepo_bench.engine.training.meter import Meter
 from rosepo_bench.engine.training.sft import train_sft
@@ -179,11 +179,12 @@ class Language:
             weights = None if trained is None else pipeline.stages.get(trained).weights
             model, began = self.create(weights), time.monotonic()
             with PeakMemory(model.device) as memory:
-                found = candidate_scores(
+                found = title_scores(
                     model,
                     self.prompter,
                     pipeline.data.sequences,
                     pipeline.test,
+                    pipeline.test.candidates,
                     score=config.scoring.score,
                     batch_tokens=config.scoring.batch_tokens,
                     label=f"{pipeline.name} {name}: scoring",

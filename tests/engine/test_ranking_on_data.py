@@ -19,7 +19,7 @@ from rosepo_bench.engine.prompts.examples import example_prompts
 from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
 from rosepo_bench.engine.prompts.tokens import train_tiny
 from rosepo_bench.engine.ranking.catalogue import catalogue_scores
-from rosepo_bench.engine.ranking.scoring import candidate_scores
+from rosepo_bench.engine.ranking.scoring import title_scores
 from rosepo_bench.engine.ranking.search import rank_best_first
 from rosepo_bench.engine.ranking.trie import build
 from rosepo_bench.evaluation.metrics import measure
@@ -45,7 +45,9 @@ def test_the_catalogue_scores_candidates_as_candidates(listed: bool, score: str)
     user, step = np.array([0, 0, 1, 2, 3, 3]), np.array([5, 8, 1, 8, 3, 4])
     candidates = np.stack([draw.permutation(30)[:8] for _ in user]).astype(np.int32)
     examples = Examples(user, step, candidates[:, 0], candidates, np.zeros(6, np.int64))
-    wanted = candidate_scores(model, prompter, sequences, examples, score=score, batch_tokens=500, label="test")
+    wanted = title_scores(
+        model, prompter, sequences, examples, examples.candidates, score=score, batch_tokens=500, label="test"
+    )
     prompts = example_prompts(prompter, sequences, examples)
     found = catalogue_scores(model, build(prompter.titles), prompts, score=score, batch_tokens=500, label="test")
     np.testing.assert_allclose(np.take_along_axis(found, candidates, axis=1), wanted, rtol=1e-5, atol=1e-5)

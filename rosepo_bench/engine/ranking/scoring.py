@@ -71,20 +71,3 @@ def title_scores(
         return logps / lengths[responses]
     assert score == "sum", score
     return logps
-
-
-def candidate_scores(
-    model: LanguageModel,
-    prompter: Prompter,
-    sequences: Sequence[Int[np.ndarray, " _"]],
-    examples: Examples,
-    *,
-    score: str,
-    batch_tokens: int,
-    label: str,
-) -> Float64[np.ndarray, "n size"]:
-    """:func:`title_scores` of each example's candidates ``[n, size]``."""
-    listed = examples.candidates
-    return title_scores(
-        model, prompter, sequences, examples, listed, score=score, batch_tokens=batch_tokens, label=label
-    )

@@ -45,14 +45,15 @@ def mutants(path: Path, root: Path, plan: Plan) -> Iterator[Mutant]:
         starts.append(starts[-1] + len(line.encode()))
     numbers: Counter[str] = Counter()
     for function, node in _nodes(ast.parse(text), ""):
-        for changed in _changes(node):
-            at = starts[node.lineno - 1] + node.col_offset
-            end = starts[node.end_lineno - 1] + node.end_col_offset
-            old, new = ast.unparse(node), ast.unparse(changed)
-            source = (encoded[:at] + f"({new})".encode() + encoded[end:]).decode()
-            numbers[function] += 1
-            name = f"{path.stem}.{function} {numbers[function]}"
-            yield Mutant(name, file, f"`{_clipped(old)}` is `{_clipped(new)}`", plan.tests_of(file), source, drawn=True)
+        if (changed := _changed(node)) is None:
+            continue
+        at = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
+        old, new = ast.unparse(node), ast.unparse(changed)
+        source = (encoded[:at] + f"({new})".encode() + encoded[end:]).decode()
+        numbers[function] += 1
+        name = f"{path.stem}.{function} {numbers[function]}"
+        yield Mutant(name, file, f"`{_clipped(old)}` is `{_clipped(new)}`", plan.tests_of(file), source, drawn=True)
 
 
 def _clipped(text: str) -> str:
@@ -71,9 +72,9 @@ def _nodes(node: ast.AST, function: str) -> Iterator[tuple[str, ast.expr]]:
             yield from _nodes(child, inside)
 
 
-def _changes(node: ast.expr) -> Iterator[ast.expr]:
+def _changed(node: ast.expr) -> ast.expr | None:
     """What may be put in an expression's place."""
-    new = copy.deepcopy(node)
+    new = copy.copy(node)
     match new:
         case ast.Compare(ops=[op]) if type(op) in COMPARED:
             new.ops = [COMPARED[type(op)]()]
@@ -88,10 +89,10 @@ def _changes(node: ast.expr) -> Iterator[ast.expr]:
         case ast.Constant(value=int()):
             new.value += 1
         case ast.Call(args=[ast.Subscript() | ast.Attribute() as first, second, *_]) if _alike(first, second):
-            new.args[:2] = [second, first]
+            new.args = [second, first, *new.args[2:]]
         case _:
-            return
-    yield new
+            return None
+    return new
 
 
 def _text(node: ast.expr) -> bool:

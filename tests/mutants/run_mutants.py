@@ -2,7 +2,7 @@
 
     python tests/mutants/run_mutants.py                 every mutant; writes results/mutants.md
     python tests/mutants/run_mutants.py --sample 90     a seeded sample of about 90 seconds
-    python tests/mutants/run_mutants.py --only NAME     one mutant; --list names them
+    python tests/mutants/run_mutants.py --only NAME …   these alone; --list names them
 
 Exit status: 0 all are killed, 1 some are not, 2 the plan does not fit the sources or the tests fail without mutants."""
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--sample", metavar="SECONDS", type=float, help="a seeded sample that takes about so long")
-    only.add_argument("--only", metavar="NAME", help="this mutant alone")
+    only.add_argument("--only", metavar="NAME", nargs="+", help="these mutants alone")
     only.add_argument("--list", action="store_true", help="the mutants, and run none")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where a full run is written (results/mutants.md)")
@@ -54,12 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(one.result != "killed" for one in found))
 
 
-def named(mutants: list[Mutant], name: str) -> list[Mutant]:
-    """The mutant of this name. PlanError: there is none."""
-    found = [mutant for mutant in mutants if mutant.name == name]
-    if not found:
-        raise PlanError(f"there is no mutant {name!r}; --list names them")
-    return found
+def named(mutants: list[Mutant], names: list[str]) -> list[Mutant]:
+    """The mutants of these names. PlanError: there is none of one."""
+    known = {mutant.name: mutant for mutant in mutants}
+    if unknown := [name for name in names if name not in known]:
+        raise PlanError(f"there is no mutant {', '.join(map(repr, unknown))}; --list names them")
+    return [known[name] for name in names]
 
 
 def every(mutants: list[Mutant], copy: Copy, plan: Plan) -> Iterator[Outcome]:
@@ -108,7 +108,7 @@ def report(found: list[Outcome], seconds: float) -> str:
     for one in sorted(found, key=lambda one: ORDER.index(one.result)):
         by = short(one.by).partition("[")[0].replace(".py", "") or f"**{one.result}**"
         rows.append([cell(text) for text in (one.mutant.name, short(one.mutant.file), one.mutant.breaks, by)])
-    kinds = [[one for one in found if one.mutant.drawn == drawn] for drawn in (False, True)]
+    kinds = [[one for one in found if one.mutant.drawn == by_chance] for by_chance in (False, True)]
     return "\n".join(
         [
             "# Mutants: which wires the tests hold",

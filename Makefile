@@ -20,7 +20,8 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality ranking trees sanitize engine-alone imports lint build clean check force
+.PHONY: demo test bench gpu compare errors equality ranking trees mutants sanitize engine-alone imports lint build clean check \
+	force
 .DEFAULT_GOAL := build
 
 demo: build
@@ -58,6 +59,11 @@ ranking: build
 # resumable.
 trees: build
 	$(BIN) tests/engine/trees_study.py $(ARGS)
+
+# Crosses one wire of the program at a time and asks the tests which of them notice: results/mutants.md. Takes half an
+# hour; ARGS="--sample 90" takes a seeded sample of about 90 seconds, ARGS=--list names them.
+mutants: build
+	$(BIN) tests/mutants/run_mutants.py $(ARGS)
 
 # The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: build

@@ -286,3 +286,17 @@ def test_every_row_of_the_csv_is_its_records(found: tuple[dict, dict, list[Recor
         for name, values in expected.items():
             shown = [float(one) if one else "" for one in written[dataset, method][name]]
             assert shown == [pytest.approx(one, rel=1e-6, abs=1e-9) if one != "" else "" for one in values], name
+
+
+def test_the_smallest_visible_difference_is_from_sft(found: tuple[dict, dict, list[Record], Path]) -> None:
+    """Half the widest interval of DPO and RosePO against SFT, times (1.9600 + 0.8416) / 1.9600."""
+    _, ranks, records, _ = found
+    text = render(records)
+    for dataset in DATASETS:
+        hits = {method: ranks[dataset, method, 3] <= 1 for method in METHODS}
+        widths = [
+            told["high"] - told["low"] for told in (between(hits[name], hits["sft"]) for name in ("dpo", "rosepo"))
+        ]
+        smallest = max(widths) / 2 * (1.959964 + 0.841621) / 1.959964
+        section = " ".join(text.split(f"## {dataset}\n")[1].split("### Throughput")[0].split())
+        assert f"a difference in HR@1 from sft smaller than about {smallest:.3f} is likely" in section

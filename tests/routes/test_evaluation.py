@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from by_hand import cell, run, sasrec_scores, sets, stage_folder, student, wilso
 from running import results
 
 from rosepo_bench.engine.prompts.examples import history_starts
+from rosepo_bench.pipeline.task import Pipeline
 from rosepo_bench.runs.cells import Cell
 
 NAMES = ("popularity", "sasrec", "zero_shot", "sft", "dpo")
@@ -132,3 +134,11 @@ def test_methods_are_told_apart(ran: Ran) -> None:
     for one in range(len(NAMES)):
         for two in range(one):
             assert np.abs(scores[one] - scores[two]).max() > 1e-2, (NAMES[one], NAMES[two])
+
+
+def test_recommenders_read_whole_histories(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer ones than the micro profile has: a prompt's window is the language model's alone."""
+    sequences = [np.arange(60), np.arange(100, 190)]
+    monkeypatch.setattr(Pipeline, "data", SimpleNamespace(sequences=sequences))
+    found = ran.cell.pipeline.histories(SimpleNamespace(user=[1, 0], step=[70, 59]))  # type: ignore[arg-type]
+    assert [history.tolist() for history in found] == [list(range(100, 170)), list(range(59))]

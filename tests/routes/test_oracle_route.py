@@ -109,7 +109,7 @@ def test_temperatures_are_fitted_on_validation_pairs_of_their_kind(run: Run) -> 
 
 
 def test_without_the_correction_the_law_is_left_out(run: Run) -> None:
-    cell, world = run
+    cell, _ = run
     out = cell.pipeline.stages.out
     prefix = out.parent / planted.NAME
     plain = planted.cell(out, prefix, *SETTINGS, "oracle.correct_for_sampler=false", method="rosepo")
@@ -118,7 +118,6 @@ def test_without_the_correction_the_law_is_left_out(run: Run) -> None:
     wanted = np.clip(1 / (1 + np.exp(-judged.delta["train"] / tau)), 0, 0.4)
     np.testing.assert_allclose(plain.smoothing.epsilon("train", "oracle"), wanted, atol=1e-12)
     assert np.abs(drawn.law[np.isfinite(drawn.law)]).max() > 0.1
-    del world
 
 
 def test_the_probe_sets_last_training_steps_beside_validation_steps(run: Run) -> None:

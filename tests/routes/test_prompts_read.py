@@ -144,7 +144,7 @@ def test_chosen_and_rejected_stand_under_their_own_prompt(plain: Watched) -> Non
         assert pair[0] == world.histories[user][step]
 
 
-@pytest.mark.parametrize(("history", "anchor"), [(2, 1), (5, 0)])
+@pytest.mark.parametrize(("history", "anchor"), [(4, 1), (5, 0)])
 def test_the_window_is_the_settings(history: int, anchor: int, tmp_path: Any) -> None:
     """An anchor of 1 slides; 0 is half the history, rounded up."""
     watched = run(tmp_path, f"prompt.history={history}", f"prompt.anchor={anchor}")

@@ -94,6 +94,29 @@ def test_a_small_temperature_rejects_the_nearest(anchor: str, tmp_path: Path) ->
             assert likeness[item] == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.parametrize("anchor", ["history", "target"])
+def test_the_law_of_a_pair_turns_it_round(anchor: str, tmp_path: Path) -> None:
+    """log q(chosen | rejected was chosen) − log q(rejected | chosen was chosen), each a softmax over what is eligible
+    then: it reaches ε beside the oracle's scores."""
+    temperature = 0.3
+    settings = (f"preference.semantic_temperature={temperature}", f"preference.semantic_anchor={anchor}")
+    cell, world = made(tmp_path, "semantic", *settings)
+    vectors, laws = cosines(world), get(cell, cell.pairing.rejected)["train"].law
+
+    def logq(user: int, step: int, drawn: int, chosen: int) -> float:
+        past = world.histories[user][:step]
+        near = [chosen] if anchor == "target" else past[-planted.HISTORY :]
+        around = vectors[near].sum(axis=0)
+        likeness = vectors @ around / np.linalg.norm(around) / temperature
+        others = [item for item in range(planted.ITEMS) if item not in past and item != chosen]
+        return float(likeness[drawn] - np.log(np.exp(likeness[others]).sum()))
+
+    for law, (user, step, item) in zip(laws, rows(cell, "train"), strict=True):
+        target = world.histories[user][step]
+        assert law == pytest.approx(logq(user, step, target, item) - logq(user, step, item, target), abs=1e-9)
+    assert np.abs(laws).max() > 0.1
+
+
 def test_a_large_temperature_rejects_anything(tmp_path: Path) -> None:
     cell, _ = made(tmp_path, "semantic", "preference.semantic_temperature=1e4", "preference.pairs=80")
     assert len({item for _, _, item in rows(cell, "train")}) > 15

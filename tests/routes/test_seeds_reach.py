@@ -15,7 +15,7 @@ from planted import get
 
 from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training import preference
-from rosepo_bench.pipeline import language
+from rosepo_bench.pipeline import alignment, language
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.runs.cells import Cell
 
@@ -34,6 +34,7 @@ class Order:
         self.pairs: list[Any] = []
         self.sasrec: dict[str, list[Any]] = {}
         self.begun: dict[str, np.ndarray] = {}
+        self.seeds: dict[str, int] = {}
         trees, backward, loss, train = language.window_trees, preference._backward, sasrec.window_loss, sasrec.train
 
         def windowed(prompter: Any, sequences: Any, windows: Any, **options: Any) -> Any:
@@ -50,13 +51,25 @@ class Order:
                 self.sasrec.setdefault(work.label, []).append(ids.tolist())
                 return loss(model, ids)
 
+            self.seeds[work.label] = work.seed
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(sasrec, "window_loss", lost)
                 return train(sequences, items, config, work)
 
+        for module, name in ((language, "train_sft"), (alignment, "train_preference")):
+            self._seed_of(module, name, monkeypatch)
         monkeypatch.setattr(language, "window_trees", windowed)
         monkeypatch.setattr(preference, "_backward", stepped)
         monkeypatch.setattr(sasrec, "train", trained)
+
+    def _seed_of(self, module: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        train = getattr(module, name)
+
+        def seeded(*arguments: Any, work: Work, **options: Any) -> Any:
+            self.seeds[name] = work.seed
+            return train(*arguments, work=work, **options)
+
+        monkeypatch.setattr(module, name, seeded)
 
 
 def content(folder: Path, *settings: str) -> Content:
@@ -76,6 +89,7 @@ def content(folder: Path, *settings: str) -> Content:
         "sasrec": weights(get(cell, pipeline.sasrec)),
         "folds": get(cell, cell.smoothing.oracle).fold,
         "pair order": order.pairs,
+        **{f"seed of {name}": np.array(seed) for name, seed in order.seeds.items()},
         "aligned": weights(planted.network(cell, cell.trained)),
     }
     for label in ("planted sasrec", "planted oracle 1/2", "planted oracle 2/2"):
@@ -88,6 +102,9 @@ def content(folder: Path, *settings: str) -> Content:
         )
         found[f"lists {part}"] = given.candidates
         found[f"slots {part}"] = pairing.prompts(part).candidates
+        changed = found[f"slots {part}"] != given.candidates
+        away = (changed.argmax(axis=1) - given.position) % changed.shape[1]
+        found[f"distance {part}"] = np.where(changed.any(axis=1), away, -1)  # of the rejected item from the target
     found |= _frozen(cell)
     return found
 
@@ -111,7 +128,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Content:
 
 
 FROZEN = {"frozen validation", "frozen test"}
-VALIDATION = {f"{name} validation" for name in ("rejected", "lists", "slots")}
+VALIDATION = {f"{name} validation" for name in ("rejected", "lists", "slots", "distance")}
 
 
 def test_the_same_seed_gives_the_same(base: Content, tmp_path: Path) -> None:
@@ -129,12 +146,31 @@ def test_the_data_sets_seed_reaches_the_lists_alone(base: Content, tmp_path: Pat
     assert moved <= FROZEN | VALIDATION | {"aligned"}
 
 
+def test_the_runs_seed_reaches_the_place_of_the_rejected_item(base: Content, tmp_path: Path) -> None:
+    """Rows of both parts in which an item of the list gave way, under either seed."""
+    other, same, n = content(tmp_path, "first_seed=1"), 0, 0
+    for name in ("distance train", "distance validation"):
+        size = min(len(base[name]), len(other[name]))
+        one, two = base[name][:size], other[name][:size]
+        both = (one > 0) & (two > 0)
+        n += int(both.sum())
+        same += int((one[both] == two[both]).sum())
+    assert n > 12
+    assert same < 0.7 * n
+
+
 FIRST = ("planted sasrec", "planted oracle 1/2")
 STREAMS: dict[str, Callable[[Content], Any]] = {
     "weights of sasrec and of each fold": lambda c: [c[f"{n} first weights"] for n in FIRST],
     "weights of the folds": lambda c: [c[f"planted oracle {n}/2 first weights"] for n in (1, 2)],
     "kinds of the parts": lambda c: [c[f"kinds {part}"][:20] for part in ("train", "validation")],
 }
+
+
+def test_every_training_has_a_seed_of_its_own(base: Content) -> None:
+    """Of the order and of dropout: of SFT, of preference training, of SASRec and of each fold."""
+    seeds = [int(value) for name, value in base.items() if name.startswith("seed of")]
+    assert len(seeds) == len(set(seeds)) == 5
 
 
 @pytest.mark.parametrize("stream", STREAMS)

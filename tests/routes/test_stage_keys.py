@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import planted
 import pytest
@@ -133,6 +134,18 @@ def test_a_method_without_oracle_is_reached_by_less(setting: str, tmp_path: Path
     assert moved(*both) - {"cell"} == OF_DPO[setting]
 
 
+@pytest.mark.parametrize("setting", ["prompt.history=3", "datasets.planted.candidates=7", "first_seed=1"])
+def test_pairs_that_are_not_mined_depend_on_it_all_the_same(setting: str, tmp_path: Path) -> None:
+    """Semantic rejected items are near to as many items as a prompt has."""
+    both = [keys(tmp_path, planted.world(), *more, method="rosepo-semantic") for more in ((), (setting,))]
+    assert moved(*both) >= {"rejected", "reference", "trained"}
+
+
+def test_the_length_of_lists_reaches_sft_where_prompts_hold_them(tmp_path: Path) -> None:
+    listed, longer = "prompt.candidates=true", "datasets.planted.candidates=7"
+    assert "sft" in moved(*(keys(tmp_path, planted.world(), listed, *more) for more in ((), (longer,))))
+
+
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_another_content_of_the_files_is_another_data_set(part: str, tmp_path: Path) -> None:
     world = planted.world()
@@ -169,6 +182,45 @@ def test_parents_stand_in_the_key_and_are_computed_first(tmp_path: Path) -> None
     assert stage("child", 0, one).key == stage("child", 0, stage("parent", 1)).key
     stages.Stages(tmp_path).get(stage("child", 0, one))
     assert order == ["parent", "child"]
+
+
+@pytest.mark.parametrize("listed", ["true", "false"])
+def test_what_a_stage_reads_is_among_its_ancestors(
+    listed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage whose result is asked for while another is computed stands in the key of that one, by itself or
+    through its parents."""
+    cell = planted.cell(
+        tmp_path / "out", planted.world().write(tmp_path), f"prompt.candidates={listed}", method="rosepo"
+    )
+    running: list[stages.Stage[Any]] = []
+    read: set[tuple[str, str]] = set()
+    lacking: set[tuple[str, str]] = set()
+    get, run = stages.Stages.get, stages.Stages._run
+
+    def ancestors(stage: stages.Stage[Any]) -> set[str]:
+        return {stage.key}.union(*(ancestors(parent) for parent in stage.parents))
+
+    def watched(self: stages.Stages, stage: stages.Stage[Any]) -> Any:
+        if running and stage.key not in {parent.key for parent in running[-1].parents}:
+            read.add((running[-1].name, stage.name))
+            if stage.key not in ancestors(running[-1]):
+                lacking.add((running[-1].name, stage.name))
+        return get(self, stage)
+
+    def computing(self: stages.Stages, stage: stages.Stage[Any]) -> None:
+        running.append(stage)
+        try:
+            run(self, stage)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(stages.Stages, "get", watched)
+    monkeypatch.setattr(stages.Stages, "_run", computing)
+    for stage in cell.stages:
+        cell.pipeline.stages.get(stage)
+    assert ("planted.rosepo", "planted.rejected.mixed") in read
+    assert lacking == set()
 
 
 def test_methods_of_one_sampler_share_their_pairs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The list of benchmarks. `pytest --benchmark` and every other way of measuring the engine run these, on one timer."""
+"""The list of benchmarks. `pytest --benchmark` and the `bench` verb run these, with one timer."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from rosepo_bench.bench.timer import Call, Pace
 
 
 class Contest(Protocol):
-    """A case with its inputs made: what its contestants call, and what each call must give."""
+    """A case with its inputs drawn: the contestants' calls, and the numbers that each call must give."""
 
     def call(self, provider: str) -> Call: ...
 
     def verify(self, provider: str, result: object) -> bool:
-        """Whether there is a result to check; raises :class:`UnequalError` where it is wrong."""
+        """Checks a result. False where there is none to check; raises :class:`UnequalError` where it is wrong."""
         ...
 
     def bound(self, provider: str) -> float | None:
-        """What our ratio over ``provider`` cannot fall far below; None where nothing but a clock can tell."""
+        """What our time over that of ``provider`` would be by token counts alone; None without such a count."""
         ...
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the head. ``measures`` are ``time`` and ``memory``; ``allocator`` the malloc settings of the
-    process (``fresh.ALLOCATORS``); ``goal`` the goal that its ratios belong to; ``routine`` whether ``pytest
-    --benchmark`` runs it; ``quick`` its contestants in the quick run of the ``bench`` verb, which leaves it out where
-    there are none."""
+    """One setting of the head. ``measures``: ``time``, ``memory`` or both; ``allocator``: the malloc settings of the
+    process (``fresh.ALLOCATORS``); ``goal``: the goal that its ratios count for; ``routine``: ``pytest --benchmark``
+    runs it; ``quick``: its contestants in the quick run of the ``bench`` verb, which skips the case without any."""
 
     size: Size
     mode: str
@@ -71,7 +70,7 @@ class Case:
         return PEERS[provider]
 
     def small(self) -> Case:
-        """The same work at a size that costs nothing: it loads what a first call loads."""
+        """The same work at a tiny size, to load what a first call loads."""
         return replace(self, size=replace(self.size, rows=16, hidden=8, vocabulary=64))
 
     def start(self, seed: int) -> Contest:
@@ -79,7 +78,7 @@ class Case:
 
 
 class HeadContest:
-    """Contestants over one drawn head."""
+    """Contestants on one drawn head."""
 
     def __init__(self, head: Head, mode: str) -> None:
         self.head, self.mode = head, mode
@@ -106,10 +105,10 @@ AnyCase = Case | ListCase
 
 
 ALL = tuple(PEERS)
-# The one left out reads the weight anew for every few rows: minutes a round where the weight is large.
+# The one left out reads the weight again for every few rows: minutes per round where the weight is large.
 MOST = tuple(name for name in PEERS if name != "torch linear_cross_entropy auto")
 MEMORY = (OURS, "naive")
-# The call that is verified has warmed a large case; few rounds fit a run of ten minutes on two cores.
+# The verified call has warmed up a large case already; few rounds, so that a run takes ten minutes on two cores.
 LARGE = Pace(least=3, warmup=0)
 
 
@@ -128,7 +127,7 @@ def routine(device: str = "cpu") -> list[AnyCase]:
 
 
 def quick(device: str = "cpu") -> list[AnyCase]:
-    """Those of the quick run, with the contestants and the pace that they have there."""
+    """Those of the quick run, with its contestants and pace."""
     return [replace(case, providers=case.quick, pace=QUICK, quick=()) for case in cases(device) if case.quick]
 
 
@@ -142,7 +141,7 @@ def _cpu() -> list[Case]:
             mine = _modes(narrow, MODES, ALL if small else MOST, measures, Pace(), "G8" if small else "")
             found += _quickly(mine, "frozen") if small and rows == 128 else mine
             if small:
-                # The heap comes to rest after some calls.
+                # The heap stops growing after some calls.
                 found.append(Case(narrow, "frozen", MOST, allocator="kept", pace=Pace(warmup=4), goal="G8"))
             wide = replace(narrow, hidden=1024)
             found += _modes(wide, MODES if small else ("frozen",), MOST, ("time",), LARGE, "G8")
@@ -154,12 +153,12 @@ def _cpu() -> list[Case]:
 def _modes(
     size: Size, modes: tuple[str, ...], providers: tuple[str, ...], measures: tuple[str, ...], pace: Pace, goal: str
 ) -> list[Case]:
-    """A case for each mode; the goal is of the frozen head."""
+    """A case for each mode; the goal applies to the frozen head."""
     return [Case(size, mode, providers, measures, pace=pace, goal=goal if mode == "frozen" else "") for mode in modes]
 
 
 def _quickly(found: Sequence[Case], mode: str) -> list[Case]:
-    """The same cases, that of ``mode`` in the quick run too."""
+    """The same cases, with that of ``mode`` also in the quick run."""
     return [replace(case, quick=_QUICK_HEAD) if case.mode == mode else case for case in found]
 
 

@@ -1,18 +1,19 @@
-"""The exact numbers of a head, which every contestant must reach before it is timed."""
+"""The exact numbers of a head, which every contestant must give before it is timed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from rosepo_bench.bench.head import TOKENS, Head, Result, dpo_loss
 
 CHECKED_ROWS = 512
-"""Of a larger head with a frozen weight so many rows are checked, in pairs evenly spaced; a trained one is checked
-whole, as every row is in dW."""
+"""At most so many rows of a frozen head are checked, in evenly spaced pairs; of a trained head all rows, as dW sums
+over them."""
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest error relative to the tensor's largest magnitude, by the head's dtype."""
@@ -21,15 +22,16 @@ _CHUNK = 256
 
 
 class UnequalError(RuntimeError):
-    """A contestant computes other numbers than it must: nothing is timed."""
+    """A contestant's numbers are wrong: nothing is timed."""
 
 
 @dataclass(frozen=True)
 class Exact:
-    """The result on ``rows`` [n] and ``sequences`` [s], fp64 (fp32 for 16-bit heads); its dW is of all rows."""
+    """The result on ``rows`` and ``sequences``, in fp64 (fp32 for 16-bit heads). Where there is a dW, these are
+    all rows."""
 
-    rows: Tensor
-    sequences: Tensor
+    rows: Int64[Tensor, " n"]
+    sequences: Int64[Tensor, " s"]
     result: Result
     tolerance: float
 
@@ -41,7 +43,7 @@ class Exact:
 
 
 def exact(head: Head, mode: str, *, pairs_alone: bool = False) -> Exact:
-    """By automatic differentiation, some rows at a time. With ``pairs_alone`` the upstream gradient is that of
+    """By autograd in high precision, some rows at a time. With ``pairs_alone`` the upstream gradient is that of
     :func:`dpo_loss`."""
     sequences = _checked_sequences(head, mode)
     rows = (sequences[:, None] * TOKENS + torch.arange(TOKENS, device=sequences.device)).flatten()

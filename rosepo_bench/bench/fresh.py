@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 ALLOCATORS: dict[str, dict[str, str]] = {
     "default": {},
-    # glibc: no block is mapped by itself and none is given back, so that repeated work meets no fresh pages.
+    # glibc: blocks are never mapped on their own nor given back, so that repeated work touches no fresh pages.
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
 }
-# Imported once by the server that memory measurements are forked from; what is not installed is passed over.
+# Imported once by the server that memory measurements are forked from; packages not installed are skipped.
 PRELOADED = [
     "rosepo_bench.bench.run",
     "transformers.models.llama.modeling_llama",
@@ -31,7 +31,7 @@ PRELOADED = [
 
 
 def allocator() -> str:
-    """The name of this process's malloc settings in ``ALLOCATORS``, or the settings as they are."""
+    """The name of this process's malloc settings in ``ALLOCATORS``, or the settings where they have none."""
     found = _malloc_settings()
     for name, settings in ALLOCATORS.items():
         if found == settings:
@@ -46,8 +46,8 @@ def with_allocator(name: str, function: Callable[..., T], *arguments: Any) -> T:
 
 
 def forked(function: Callable[..., T], *arguments: Any) -> T:
-    """``function(*arguments)`` in a process forked from a server that has imported the packages and done nothing yet.
-    Raises :class:`concurrent.futures.process.BrokenProcessPool` where the process was killed, as for want of
+    """``function(*arguments)`` in a process forked from a server that has imported the packages and done nothing else.
+    Raises :class:`concurrent.futures.process.BrokenProcessPool` where the process was killed, for example for lack of
     memory."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -55,7 +55,7 @@ def forked(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def peak_above(call: Call, device: torch.device) -> tuple[int, str]:
-    """Bytes that ``call`` needs above what stood before it, its result included, and what the peak counts from (see
+    """Peak bytes during ``call`` above what was held before it, its result included, and what the peak counts from (see
     :class:`PeakMemory`)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -76,7 +76,7 @@ def _run(context: Any, function: Callable[..., T], *arguments: Any) -> T:
 
 @contextmanager
 def _malloc(settings: Mapping[str, str]) -> Iterator[None]:
-    """Within the block processes start with these malloc settings and no others."""
+    """Processes started within the block have these malloc settings and no others."""
     before = _malloc_settings()
     for name in before:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""What a benchmark table says of each goal: our ratio over a peer beside its bound, as rows and as Markdown."""
+"""A benchmark table's ratios for each goal, beside their bounds, as rows and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ALLOWANCE = "64 MiB + 4·N·d bytes"
 @dataclass(frozen=True)
 class Goal:
     """``ratio``: the peer's time over ours, or our peak memory over the peer's, with its percentiles over the rounds;
-    ``bound``: what it could reach by tokens or matrix products alone. A peer that could not be measured is None, with
-    the ``reason``."""
+    ``bound``: the best that token counts or matrix products allow. A peer that could not be measured is None, with the
+    ``reason``."""
 
     goal: str
     setting: str
@@ -33,7 +33,7 @@ class Goal:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` writes it; ``reason`` where there is one."""
+        """As ``--json`` writes it; ``reason`` only where there is one."""
         return {name: value for name, value in vars(self).items() if name != "reason" or value}
 
 
@@ -67,7 +67,7 @@ def _of(row: Row, rows: Sequence[Row]) -> Iterator[Goal]:
 
 
 def _peak(row: Row, rows: Sequence[Row], setting: str) -> Iterator[Goal]:
-    assert row.p50 is not None, "asked before"
+    assert row.p50 is not None, "the caller has checked it"
     if row.goal == "G2":
         if row.provider == OURS:
             width = int(re.findall(r"d=(\d+)", row.setting)[0])
@@ -82,7 +82,7 @@ def _peak(row: Row, rows: Sequence[Row], setting: str) -> Iterator[Goal]:
 
 
 def markdown(found: Iterable[Goal]) -> str:
-    """The rows as one table; of time the ratio is the peer's over ours, of memory ours over the peer's."""
+    """The rows as one table. The ratio of times is the peer's over ours, that of memory ours over the peer's."""
     from rosepo_bench.report.markdown import NONE, escape, table
 
     def number(value: float | None) -> str:

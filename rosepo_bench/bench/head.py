@@ -1,7 +1,7 @@
 """The head that all contestants compute: the same rows, targets and upstream gradients for each.
 
 Shape legend: N rows, d hidden, V vocabulary, S sequences of ``TOKENS`` rows each; a row predicts one token. The first
-S/2 sequences are chosen responses, the others their rejected ones, as peers that know pairs alone want them.
+S/2 sequences are chosen responses, the others their rejected ones, as peers that take only pairs require.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -19,10 +20,11 @@ from rosepo_bench.base.seeds import derive
 
 TOKENS = 8
 MODES = ("forward", "frozen", "trained")
-"""``forward``: log-probs without a gradient; ``frozen``: with the gradient of hidden; ``trained``: of weight too."""
+"""``forward``: log-probs without a gradient; ``frozen``: with the gradient of hidden; ``trained``: also that of
+weight."""
 
 BETA = 0.1
-"""β of the DPO loss that stands in for the upstream gradient where a peer cannot take one."""
+"""β of the DPO loss, whose gradient is the upstream gradient for peers that cannot take one."""
 
 
 @dataclass(frozen=True)
@@ -42,44 +44,44 @@ class Size:
 
 @dataclass(frozen=True)
 class Head:
-    """``hidden`` [N, d], ``weight`` [V, d], ``targets`` [N]; ``upstream`` [S] is dL/d log-prob of each sequence."""
+    """The inputs of a contestant; ``upstream`` is dL/d log-prob of each sequence."""
 
-    hidden: Tensor
-    weight: Tensor
-    targets: Tensor
-    upstream: Tensor
+    hidden: Float[Tensor, "N d"]
+    weight: Float[Tensor, "V d"]
+    targets: Int64[Tensor, " N"]
+    upstream: Float[Tensor, " S"]
 
     @property
     def sequences(self) -> int:
         return len(self.upstream)
 
     @cached_property
-    def rows(self) -> Tensor:
-        """int64 ``[N]``: the row of each target."""
+    def rows(self) -> Int64[Tensor, " N"]:
+        """The row of each target."""
         return torch.arange(len(self.targets), device=self.targets.device)
 
     @cached_property
-    def sequence_of_target(self) -> Tensor:
-        """int64 ``[N]``."""
+    def sequence_of_target(self) -> Int64[Tensor, " N"]:
+        """The sequence of each target."""
         return self.rows // TOKENS
 
-    def sums(self, token_logps: Tensor) -> Tensor:
-        """Log-probs of tokens ``[N]`` summed by sequence ``[S]``."""
+    def sums(self, token_logps: Float[Tensor, " N"]) -> Float[Tensor, " S"]:
+        """Log-probs of tokens summed by sequence."""
         return token_logps.new_zeros(self.sequences).index_add(0, self.sequence_of_target, token_logps)
 
 
 @dataclass(frozen=True)
 class Result:
-    """Log-probs ``[S]`` and the gradients that the mode asks for."""
+    """Log-probs and the gradients that the mode asks for."""
 
-    logps: Tensor
-    hidden: Tensor | None = None
-    weight: Tensor | None = None
+    logps: Float[Tensor, " S"]
+    hidden: Float[Tensor, "N d"] | None = None
+    weight: Float[Tensor, "V d"] | None = None
 
 
 def draw(size: Size, seed: int) -> Head:
-    """A head whose logits have a standard deviation of 3, so that few tokens hold most of the probability and the
-    product P·W weighs as much in the gradient as it does in a trained model."""
+    """A head whose logits have a standard deviation of 3: as in a trained model, few tokens have most of the
+    probability, and the product P·W matters in the gradient."""
     device, dtype = torch.device(size.device), getattr(torch, size.dtype)
     random = torch.Generator(device).manual_seed(derive(seed, "bench", "head", size.rows, size.hidden, size.vocabulary))
 
@@ -94,7 +96,7 @@ def draw(size: Size, seed: int) -> Head:
     )
 
 
-def dpo_loss(logps: Tensor) -> Tensor:
-    """The mean DPO loss without a reference model over sequences ``[S]``, chosen first."""
+def dpo_loss(logps: Float[Tensor, " S"]) -> Float[Tensor, ""]:
+    """The mean DPO loss without a reference model; the first half of the sequences is chosen."""
     chosen, rejected = logps.chunk(2)
     return -logsigmoid(BETA * (chosen - rejected)).mean()

@@ -1,4 +1,4 @@
-"""One drawn work for all contestants: the lists, the model and the loss that everyone computes."""
+"""One drawn job for all contestants: the lists, the model and the loss that each of them computes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -16,20 +17,20 @@ from rosepo_bench.bench.lists import Lists, ListSize
 from rosepo_bench.bench.network import trained
 
 MODES = ("train", "score")
-"""``train``: forward and backward of one optimizer step, the optimizer's own work left out; ``score``: log-probs."""
+"""``train``: forward and backward of one optimizer step, without the optimizer; ``score``: log-probs."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Log-probs ``[n, R]`` and, when trained, the gradient of every parameter."""
+    """Log-probs and, when trained, the gradient of every parameter."""
 
-    logps: Tensor
+    logps: Float[Tensor, "n R"]
     gradients: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Job:
-    """With ``kept`` the gradients have their memory before a call begins: a peak above that is the step's own."""
+    """With ``kept`` the gradients are allocated before a call, so that the peak above that is the step's own."""
 
     lists: Lists
     size: ListSize
@@ -37,20 +38,20 @@ class Job:
     kept: bool = False
 
     @cached_property
-    def reference(self) -> Tensor:
-        """``[n, R]`` as the log-probs are."""
+    def reference(self) -> Float[Tensor, "n R"]:
+        """The reference's log-probs, in the dtype that the model's have."""
         dtype = next(self.network.parameters()).dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return torch.from_numpy(self.lists.reference).to(device=self.size.device, dtype=wide)
 
-    def losses(self, logps: Tensor, places: slice = slice(None)) -> Tensor:
-        """The S-DPO loss (arXiv 2406.09215) of the lists ``places`` by hand; with one rejected it is DPO's."""
+    def losses(self, logps: Float[Tensor, "m R"], places: slice = slice(None)) -> Float[Tensor, " m"]:
+        """The S-DPO loss (arXiv 2406.09215) of the lists ``places`` in plain torch; with one rejected it is DPO's."""
         rewards = BETA * (logps - self.reference[places])
         return -logsigmoid(-torch.logsumexp(rewards[:, 1:] - rewards[:, :1], -1))
 
     def call(self, mode: str, passes: Callable[[], Iterator[tuple[Any, Tensor, Tensor | None]]]) -> Callable[[], Found]:
-        """A whole call: ``passes`` gives places in the lists' responses, their log-probs and, where it is training, the
-        part of the mean loss that the pass has; each is followed by its backward pass."""
+        """A whole call: ``passes`` yields indices of responses, their log-probs and, in training, the pass's part of
+        the mean loss, whose backward pass runs before the next one."""
 
         def call() -> Found:
             self.clear()
@@ -65,12 +66,12 @@ class Job:
         return call
 
     def clear(self) -> None:
-        """No gradient, or with ``kept`` gradients of zero where they were."""
+        """Removes the gradients; with ``kept`` sets them to zero in place."""
         self.network.zero_grad(set_to_none=not self.kept)
         if self.kept:
             for parameter in trained(self.network).values():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def found(self, logps: Tensor) -> Found:
+    def found(self, logps: Float[Tensor, "n R"]) -> Found:
         return Found(logps, {name: p.grad for name, p in trained(self.network).items() if p.grad is not None})

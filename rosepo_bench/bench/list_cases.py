@@ -1,4 +1,4 @@
-"""The benchmarks over lists: training steps, steps of one user, scoring, the memory of a step."""
+"""The benchmarks over lists: training steps, steps of few users, scoring, the memory of a step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rosepo_bench.engine.forest import Limits
 
 @dataclass(frozen=True)
 class ListCase:
-    """As :class:`rosepo_bench.bench.cases.Case`; ``goals`` are pairs of a contestant and the goal that our ratio over
-    it belongs to."""
+    """As :class:`rosepo_bench.bench.cases.Case`; ``goals``: pairs of a contestant and the goal that our ratio over it
+    counts for."""
 
     work: str
     size: ListSize
@@ -67,7 +67,7 @@ class ListCase:
         return LIST_PEERS[provider]
 
     def small(self) -> ListCase:
-        """The same work at a size that costs nothing: it loads what a first call loads."""
+        """The same work at a tiny size, to load what a first call loads."""
         size = replace(
             self.size, layers=1, hidden=16, intermediate=16, heads=2, key_heads=2, vocabulary=64,
             shortest=4, longest=6, prompts=max(1, self.size.users), listed=0,
@@ -80,7 +80,7 @@ class ListCase:
 
 
 class ListContest:
-    """Contestants over one drawn job."""
+    """Contestants on one drawn job."""
 
     def __init__(self, job: Job, mode: str) -> None:
         self.job, self.mode = job, mode
@@ -101,7 +101,7 @@ class ListContest:
         return True
 
     def bound(self, provider: str) -> float | None:
-        """What our ratio over ``provider`` would be if a call cost its tokens through the body, padding left out."""
+        """Our time over that of ``provider`` if a call cost only its tokens through the body, without padding."""
         return self.tokens(OURS) / self.tokens(provider)
 
     def tokens(self, provider: str) -> int:
@@ -146,7 +146,7 @@ def _users() -> list[ListCase]:
     found = []
     for suffix, rejected in product((8, 0), (1, 3, 7, 15)):
         size = replace(USERS, suffix=suffix, responses=1 + rejected)
-        many = rejected > 1  # as separate rows these are too many tokens to be timed again and again
+        many = rejected > 1  # as separate rows these are too many tokens to time repeatedly
         who = (OURS, peers.A_PROMPT) if many else (OURS, peers.A_PROMPT, peers.SEPARATE, peers.TRL)
         goals = ((peers.A_PROMPT, "G4"), *(() if many else ((peers.TRL, "G5"),)))
         found.append(ListCase("user step", size, "train", who, goals, quick=() if many else (OURS, peers.A_PROMPT)))
@@ -168,7 +168,7 @@ def _scoring() -> ListCase:
 
 
 def _cuda() -> list[ListCase]:
-    """Prompts a list at a time fit one GPU for those who repeat them; the exact numbers are fp32's."""
+    """Peers that repeat prompts take one list at a time, to fit one GPU; exact numbers are in fp32."""
     pairs = ListCase("step", LLAMA_8B, "train", (OURS, peers.TRL), ((peers.TRL, "G9"),), quick=(OURS, peers.TRL))
     size = replace(LLAMA_8B, responses=8)
     many = ListCase("step", size, "train", (OURS, peers.REPEATED), ((peers.REPEATED, "G9"),))

@@ -1,7 +1,7 @@
-"""Who computes lists: ours, the same engine with one tree a prompt, and what others do for each response anew.
+"""The contestants on lists: ours, the same engine with one tree per prompt, and what others do, each response apart.
 
-All are given the same token ids and the same reference log-probs and must give the same numbers. Making trees, rows,
-masks and tensors belongs to every call.
+All get the same token ids and reference log-probs and must give the same numbers. Every call includes making its trees,
+rows, masks and tensors.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from rosepo_bench.base.config import RunConfig, ScoringConfig
 from rosepo_bench.bench import trl_peer
 from rosepo_bench.bench.head import BETA
 from rosepo_bench.bench.job import Job
-from rosepo_bench.bench.lists import Lists
+from rosepo_bench.bench.lists import Lists, Tokens
 from rosepo_bench.bench.peer import OURS, Peer
 from rosepo_bench.bench.timer import Call
 from rosepo_bench.engine.forest import Limits, Tree, build_all
@@ -32,7 +33,7 @@ BUDGET = {
     "train": RunConfig.model_fields["batch_tokens"].default,
     "score": ScoringConfig.model_fields["batch_tokens"].default,
 }
-"""Tokens of one pass of ours: as in runs."""
+"""Tokens of one of our passes, as in runs."""
 
 Passes = Iterator[tuple[Any, Tensor, Tensor | None]]
 
@@ -54,8 +55,11 @@ def _forest(by_owner: bool) -> Callable[[Job, str], Call]:
     return prepare
 
 
-def forest(lists: Lists, limits: Limits, *, by_owner: bool, together: bool) -> tuple[list[Tree], list[np.ndarray]]:
-    """Trees, one a user or one a prompt, and the places of their sequences; ``together`` keeps a list in one tree."""
+def forest(
+    lists: Lists, limits: Limits, *, by_owner: bool, together: bool
+) -> tuple[list[Tree], list[Int64[np.ndarray, " _"]]]:
+    """Trees, one per user or one per prompt, and the indices of their sequences; ``together`` keeps a list in one
+    tree."""
     width = lists.reference.shape[1]
     groups = by_user(lists.owner) if by_owner else [np.array([row]) for row in range(len(lists.prompts))]
     pairs = [[(lists.prompts[row], one) for row in rows for one in lists.responses[row]] for rows in groups]
@@ -78,8 +82,8 @@ def _loss(job: Job, values: Tensor, place: Tensor) -> Tensor:
 
 
 def separate(lists_a_pass: int) -> Callable[[Job, str], Call]:
-    """Each response behind its own copy of the prompt, the head on the rows that predict a response; so many lists a
-    pass (0: all)."""
+    """Each response after its own copy of the prompt, the head only on rows that predict responses; ``lists_a_pass``
+    lists per pass (0: all)."""
 
     def prepare(job: Job, mode: str) -> Call:
         def values(part: Rows) -> Tensor:
@@ -123,10 +127,10 @@ def _in_parts(job: Job, mode: str, lists_a_pass: int, values: Callable[[Rows], T
 
 
 class Rows:
-    """Sequences as padded rows: ``tokens`` and ``real`` ``[S, T]``, without last tokens, which predict nothing; per
-    response token the flat position ``rows`` that predicts it and its ``targets``."""
+    """Sequences as padded rows: ``tokens`` and ``real`` ``[S, T]``, without last tokens, which predict nothing; for
+    each response token its id, in ``targets``, and in ``rows`` the flat position that predicts it."""
 
-    def __init__(self, sequences: list[tuple[np.ndarray, np.ndarray]], device: str) -> None:
+    def __init__(self, sequences: list[tuple[Tokens, Tokens]], device: str) -> None:
         self.count = len(sequences)
         lengths = [len(prompt) + len(response) - 1 for prompt, response in sequences]
         tokens, real = np.zeros((self.count, max(lengths)), np.int64), np.zeros((self.count, max(lengths)), np.int64)
@@ -140,12 +144,12 @@ class Rows:
         arrays = (tokens, real, np.concatenate(rows), targets, owner)
         self.tokens, self.real, self.rows, self.targets, self.owner = (torch.from_numpy(x).to(device) for x in arrays)
 
-    def sums(self, token: Tensor) -> Tensor:
+    def sums(self, token: Float[Tensor, " tokens"]) -> Float[Tensor, " S"]:
         return token.new_zeros(self.count).index_add(0, self.owner, token)
 
 
-def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """``[rows, V]`` and ``[rows]`` → ``[rows]``."""
+def token_logps(logits: Float[Tensor, "rows V"], targets: Int64[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """The log-prob of each row's target."""
     return functional.log_softmax(_wide(logits), -1).gather(1, targets[:, None])[:, 0]
 
 
@@ -154,7 +158,7 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def _cached(prompts_a_pass: int) -> Callable[[Job, str], Call]:
-    """Prompts once through the model, their cache copied for each response; so many prompts a pass (0: all)."""
+    """Each prompt once through the model, its cache copied for each response; ``prompts_a_pass`` per pass (0: all)."""
 
     def prepare(job: Job, mode: str) -> Call:
         assert mode == "score", "a cache gives no gradient"
@@ -171,7 +175,7 @@ def _cached(prompts_a_pass: int) -> Callable[[Job, str], Call]:
 
 
 def _over_a_cache(job: Job, start: int, stop: int) -> Tensor:
-    """Log-probs of the responses to the prompts ``start`` to ``stop``, which stand to the right of their padding."""
+    """Log-probs of the responses to the prompts ``start`` to ``stop``, which are padded on the left."""
     width, device, head = job.size.responses, job.size.device, job.network.get_output_embeddings()
     prompts = job.lists.prompts[start:stop]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -185,7 +189,7 @@ def _over_a_cache(job: Job, start: int, stop: int) -> Tensor:
     first = head(made.last_hidden_state[:, -1]).repeat_interleave(width, 0)
     cache = made.past_key_values
     cache.batch_repeat_interleave(width)
-    # A response's first token stands where the prompt of a row of its own would.
+    # A response's first token is predicted by its prompt; the rest are rows with that token as their prompt.
     responses = [one for some in job.lists.responses[start:stop] for one in some]
     rows = Rows([(one[:1], one[1:]) for one in responses], device)
     after = torch.arange(rows.tokens.shape[1], device=device) + lengths.repeat_interleave(width)[:, None]

@@ -1,4 +1,4 @@
-"""What the engine is measured on: prompts, the responses under each, and a small model that has read neither.
+"""What the engine is measured on: prompts and the responses to each.
 
 Shape legend: n prompts, R responses under each (training: chosen first, then K = R - 1 rejected; ranking: candidates).
 Lengths: P tokens of a prompt, R tokens of a response, end token included.
@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float64, Int32, Int64
 
 from rosepo_bench.base.seeds import generator
 
+Tokens = Int32[np.ndarray, " _"]
+
 BEGIN, END = 0, 1
 _FIRST = 2
-"""Titles are made of the tokens from here on."""
+"""First token id that titles are made of."""
 
 HEADER = 8
 """Tokens before a user's history."""
@@ -26,10 +29,10 @@ CATALOGUE = 2000
 
 @dataclass(frozen=True)
 class ListSize:
-    """A model's shape and what it is given: ``prompts`` lists of ``responses``, each of a user of his own with
-    ``shortest`` to ``longest`` tokens of prompt; or, with ``users``, steps of few users: ``shortest`` to ``longest``
-    items of history, ``listed`` candidates and ``suffix`` tokens after them. ``lora`` is the rank of adapters (0: the
-    whole model is trained)."""
+    """A model's shape and its input: ``prompts`` prompts with ``responses`` responses each. Without ``users`` each is
+    of another user and has ``shortest`` to ``longest`` tokens; with them they are steps of so many users, with
+    ``shortest`` to ``longest`` items of history, then ``listed`` candidates and ``suffix`` tokens. ``lora`` is the rank
+    of adapters (0: the whole model is trained)."""
 
     prompts: int
     responses: int
@@ -56,33 +59,33 @@ class ListSize:
 
 @dataclass(frozen=True)
 class Lists:
-    """``prompts`` int32 ``[P]`` each, ``responses`` R of them for each prompt, ``owner`` int ``[n]`` the user of each;
-    ``reference`` float64 ``[n, R]``: log-probs that a reference model is said to have given."""
+    """n prompts, the R responses to each, and the user of each in ``owner``; ``reference``: made-up log-probs of a
+    reference model."""
 
-    prompts: list[np.ndarray]
-    responses: list[list[np.ndarray]]
-    owner: np.ndarray
-    reference: np.ndarray
+    prompts: list[Tokens]
+    responses: list[list[Tokens]]
+    owner: Int64[np.ndarray, " n"]
+    reference: Float64[np.ndarray, "n R"]
 
     @cached_property
-    def sequences(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Prompt and response, all responses of the first prompt first."""
+    def sequences(self) -> list[tuple[Tokens, Tokens]]:
+        """Pairs of prompt and response, those of the first prompt first."""
         return [(prompt, one) for prompt, some in zip(self.prompts, self.responses, strict=True) for one in some]
 
     @property
     def separate_tokens(self) -> int:
-        """What separate rows put through the body, padding not counted: a last token predicts nothing."""
+        """Tokens that separate rows put through the body, without padding and last tokens, which predict nothing."""
         return sum(len(prompt) + len(response) - 1 for prompt, response in self.sequences)
 
     @property
     def cached_tokens(self) -> int:
-        """What is computed where a prompt is computed once and its responses on top of it."""
+        """Tokens that go through the body where each prompt is computed once and its responses over its cache."""
         responses = sum(len(response) - 1 for _, response in self.sequences)
         return responses + sum(map(len, self.prompts))
 
 
 def draw(size: ListSize, seed: int) -> Lists:
-    """A pure function of the size and the seed."""
+    """The lists of a size; a pure function of size and seed."""
     random = generator(seed, "bench", "lists", size.prompts, size.responses, size.users, size.vocabulary)
     titles = _titles(size, random)
     prompts, responses, owner = (_steps if size.users else _alone)(size, titles, random)
@@ -91,11 +94,11 @@ def draw(size: ListSize, seed: int) -> Lists:
     return Lists(prompts, responses, owner, reference)
 
 
-def _titles(size: ListSize, random: np.random.Generator) -> list[np.ndarray]:
-    """Distinct titles. As in a real catalogue few tokens begin many of them: the n-th of 256 by the law 1/n."""
+def _titles(size: ListSize, random: np.random.Generator) -> list[Tokens]:
+    """Distinct titles. As in a real catalogue, few tokens begin many of them: the n-th of 256 with weight 1/n."""
     most = min(256, size.vocabulary - _FIRST)
     law = 1 / np.arange(1, most + 1)
-    found: dict[bytes, np.ndarray] = {}
+    found: dict[bytes, Tokens] = {}
     while len(found) < CATALOGUE:
         body = random.integers(_FIRST, size.vocabulary, random.integers(5, 8))
         body[0] = _FIRST + random.choice(most, p=law / law.sum())
@@ -104,11 +107,11 @@ def _titles(size: ListSize, random: np.random.Generator) -> list[np.ndarray]:
     return list(found.values())
 
 
-Drawn = tuple[list[np.ndarray], list[list[np.ndarray]], np.ndarray]
+Drawn = tuple[list[Tokens], list[list[Tokens]], Int64[np.ndarray, " n"]]
 
 
-def _alone(size: ListSize, titles: list[np.ndarray], random: np.random.Generator) -> Drawn:
-    """Each prompt the end of a history of its own."""
+def _alone(size: ListSize, titles: list[Tokens], random: np.random.Generator) -> Drawn:
+    """Each prompt is the end of another user's history."""
     prompts, responses = [], []
     for _ in range(size.prompts):
         length = int(random.integers(size.shortest, size.longest + 1))
@@ -119,9 +122,9 @@ def _alone(size: ListSize, titles: list[np.ndarray], random: np.random.Generator
     return prompts, responses, np.arange(size.prompts)
 
 
-def _steps(size: ListSize, titles: list[np.ndarray], random: np.random.Generator) -> Drawn:
-    """Steps one after the other of each user; the window over his history begins anew every so many items, and until
-    then a prompt goes on from the one before."""
+def _steps(size: ListSize, titles: list[Tokens], random: np.random.Generator) -> Drawn:
+    """Consecutive steps of each user. The start of the prompts' window moves every ``longest - shortest + 1`` steps;
+    until then each prompt extends the one before."""
     header, suffix = (random.integers(_FIRST, size.vocabulary, count) for count in (HEADER, size.suffix))
     steps, span = size.prompts // size.users, size.longest - size.shortest + 1
     prompts, responses, owner = [], [], []

@@ -1,4 +1,4 @@
-"""The models of the benchmarks: Llamas with random weights, and their twins for exact numbers."""
+"""The models of the benchmarks: Llamas with random weights, and copies in higher precision for exact numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rosepo_bench.bench.lists import BEGIN, END, ListSize
 
 
 def make(size: ListSize, seed: int) -> Any:
-    """A Llama whose logits are as far apart as a trained model's; its head is its embedding unless adapters are
+    """A Llama whose logits are spread as a trained model's; the head is tied to the embedding unless adapters are
     trained."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -32,7 +32,7 @@ def make(size: ListSize, seed: int) -> Any:
         tie_word_embeddings=not size.lora,
         bos_token_id=BEGIN,
         eos_token_id=END,
-        attn_implementation="sdpa",  # type: ignore[call-arg]  # taken by the base class
+        attn_implementation="sdpa",  # type: ignore[call-arg]  # an argument of the base class
     )
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, size.dtype))
@@ -50,7 +50,7 @@ def _adapted(network: Any, size: ListSize) -> Any:
     lora = LoraConfig(r=size.lora, lora_alpha=size.lora, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = inject_adapter_in_model(lora, network)
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:  # zero when new: no gradient would reach the other half
+        if "lora_B" in name:  # initialised to zero, so that no gradient would reach lora_A
             nn.init.normal_(parameter, std=0.02)
     return adapted
 
@@ -61,13 +61,13 @@ def trained(network: Any) -> dict[str, Tensor]:
 
 
 def sharing(network: Any) -> Any:
-    """Another model over the same parameters: what a contestant does to its modules no other one meets."""
+    """Another model over the same parameters: what a contestant does to its modules does not affect the others."""
     return copy.deepcopy(network, {id(one): one for one in network.parameters()})
 
 
 def twin(network: Any, *, checkpointing: bool = False) -> Any:
-    """A copy that computes in fp64 throughout (in fp32 for a 16-bit model). With ``checkpointing`` it keeps the input
-    of each layer alone for the backward pass."""
+    """A copy that computes throughout in fp64 (fp32 for a 16-bit model). With ``checkpointing`` it keeps only the input
+    of each layer for the backward pass."""
     wide = torch.float32 if next(network.parameters()).dtype.itemsize == 2 else torch.float64
     made = copy.deepcopy(network).to(wide)
     for parent in list(made.modules()):
@@ -80,15 +80,15 @@ def twin(network: Any, *, checkpointing: bool = False) -> Any:
 
 
 def checkpoint(network: Any) -> None:
-    """As Trainer.train does; layers then run again in the backward pass while the model is in training mode."""
+    """Gradient checkpointing as Trainer.train sets it: in training mode layers run again in the backward pass."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers has given it another name
+        warnings.simplefilter("ignore", FutureWarning)  # transformers has renamed it
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     network.train()
 
 
 class _RMSNorm(nn.Module):
-    """In the dtype of its input; the stock one computes in fp32 whatever it is given."""
+    """RMSNorm in the dtype of its input; transformers' own always computes in fp32."""
 
     def __init__(self, stock: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A contestant of a benchmark: what it calls, where that comes from, and whether it can run here."""
+"""A contestant of a benchmark: what it calls, from which package, and whether it can run here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ OURS = "rosepo_bench"
 
 @dataclass(frozen=True)
 class Peer:
-    """``function`` is what it calls, ``package`` where that comes from, ``module`` what must import; ``prepare`` takes
-    the drawn work and the mode."""
+    """``function``: what it calls, in words; ``package``: where that comes from; ``module``: what must be importable;
+    ``prepare`` makes the call from the drawn work and the mode."""
 
     name: str
     function: str
@@ -25,13 +25,13 @@ class Peer:
     package: str = "torch"
     module: str = "torch"
     pairs_alone: bool = False
-    """It takes no upstream gradient: its own DPO loss is the upstream."""
+    """It takes no upstream gradient, but computes its own DPO loss."""
 
     bound: bool = False
-    """It is a lower bound and gives no result to verify."""
+    """It is a lower bound of the time and gives no result to verify."""
 
     def absent(self) -> str | None:
-        """Why it cannot run here, None where it can."""
+        """Why it cannot run here; None where it can."""
         if importlib.util.find_spec(self.module.partition(".")[0]) is None:
             return "not installed"
         try:

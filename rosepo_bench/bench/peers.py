@@ -1,8 +1,7 @@
-"""Who computes the head: ours, what people write by hand, what other libraries ship, and the matrix products alone.
+"""The contestants on the head: ours, plain torch, other libraries, and the matrix products alone.
 
-All get the same compacted rows and must give the same numbers. Each peer runs its own code at the settings that were
-fastest where it has any (``function`` says which); where the settings that it ships with are slower, they are a row of
-their own.
+All get the same compacted rows and must give the same numbers. Each peer runs its own code with the settings that were
+fastest (``function`` says which); where its default settings are slower, they are a contestant of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Logps = Callable[[Tensor, Tensor], Tensor]
 
 
 def _by_autograd(logps_of: Callable[[Head], Logps]) -> Callable[[Head, str], Call]:
-    """A call that runs the log-probs and, unless ``forward``, their gradient under the head's upstream."""
+    """A call that computes the log-probs and, unless the mode is ``forward``, gradients for the head's upstream."""
 
     def prepare(head: Head, mode: str) -> Call:
         logps = logps_of(head)
@@ -134,7 +133,7 @@ def _torch_cross_entropy(chunked: bool) -> Callable[[Head], Logps]:
 
 
 def _products(head: Head, mode: str) -> Call:
-    """The matrix products of a mode alone; the call returns what they are written into."""
+    """Only the matrix products of a mode; the call returns the buffers that they are written into."""
     hidden, weight = head.hidden, head.weight
     rows = min(_rows(head, 512, 1024), len(hidden))
     buffer = hidden.new_empty(rows, len(weight))
@@ -156,7 +155,7 @@ def _products(head: Head, mode: str) -> Call:
 
 
 def _rows(head: Head, cpu: int, cuda: int) -> int:
-    """Rows of a chunk where the setting is the caller's: what was fastest on either device."""
+    """Rows of a chunk for peers that let the caller choose: the fastest on each device."""
     return cuda if head.hidden.is_cuda else cpu
 
 

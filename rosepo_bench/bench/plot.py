@@ -14,9 +14,9 @@ _MARKS = "osD^vPX*<>"
 
 
 def plot(source: Path, folder: Path) -> list[Path]:
-    """Writes a figure for each metric of ``FILES`` that the CSV ``source`` has over two sizes or more; their paths.
+    """Writes a figure for each metric of ``FILES`` that the CSV ``source`` has at two sizes or more; returns the paths.
 
-    A panel is a setting, a mode and an allocator; a band is from the 20th to the 80th percentile.
+    There is a panel for each setting, mode and allocator; bands reach from the 20th to the 80th percentile.
     """
     rows = [row for row in read(source) if row.p50 is not None]
     written = []
@@ -58,7 +58,7 @@ def _draw(panels: dict[str, list[Row]], path: Path) -> None:
 
 
 def _colour(place: int) -> Any:
-    """Twenty of them, the ten dark ones first."""
+    """One of twenty colours, the ten dark ones first."""
     from matplotlib import colormaps
 
     return colormaps["tab20"](2 * place % 20 + place // 10 % 2)

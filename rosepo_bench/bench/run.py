@@ -1,4 +1,4 @@
-"""Runs cases: who cannot run is named, equal numbers are verified, then time and memory are measured."""
+"""Runs cases: names the contestants that cannot run, verifies the numbers of the others, measures time and memory."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's rows, the times that they come from (None where none were taken), and who was absent, with the
-    reason."""
+    """A case's rows, the times behind them (None where none were measured), and the reason for each contestant that
+    could not run."""
 
     rows: list[Row]
     samples: Samples | None
@@ -41,21 +41,21 @@ def cores() -> int:
 
 
 def run(cases: Iterable[AnyCase], out: Path, *, threads: int | None = None, seed: int = 0) -> list[Row]:
-    """Measures ``cases`` on ``threads`` (all processors unless given) and writes ``bench.csv`` and its plots to
-    ``out``. Raises :class:`UnequalError` where a contestant computes other numbers."""
+    """Measures ``cases`` with ``threads`` threads (None: one per processor) and writes ``bench.csv`` and its plots to
+    ``out``. Raises :class:`UnequalError` where a contestant's numbers are wrong."""
     rows = [row for case in cases for row in measure(case, threads=threads or cores(), seed=seed).rows]
     write(rows, out / "bench.csv")
     return rows
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """The CSV, and beside it the plots of it."""
+    """Writes the CSV, and its plots beside it."""
     table.write(rows, path)
     plot(path, path.parent)
 
 
 def measure(case: AnyCase, *, threads: int, seed: int = 0) -> Measured:
-    """One case: in this process, or in one with the malloc settings that the case asks for."""
+    """Measures one case: in this process, or in a new one where the case needs other malloc settings."""
     if fresh.allocator() != case.allocator:
         return fresh.with_allocator(case.allocator, _measure, case, threads, seed)
     return _measure(case, threads, seed)
@@ -65,7 +65,7 @@ def _measure(case: AnyCase, threads: int, seed: int) -> Measured:
     with _threads(threads):
         absent = {name: why for name in case.providers if (why := case.peer(name).absent()) is not None}
         peaks = _peaks(case, [name for name in case.providers if name not in absent], threads, seed)
-        absent |= {name: "its process was killed: too little memory here" for name in peaks if peaks[name] is None}
+        absent |= {name: "its process was killed, probably for lack of memory" for name in peaks if peaks[name] is None}
         contest = case.start(seed)
         calls = {name: contest.call(name) for name in case.providers if name not in absent}
         verified = {name: _verify(contest, name, call) for name, call in calls.items()}
@@ -77,7 +77,7 @@ def _measure(case: AnyCase, threads: int, seed: int) -> Measured:
 
 
 def _bound(contest: Contest, samples: Samples | None, name: str) -> float | None:
-    """Of our ratio over ``name``: by tokens, else by the matrix products alone."""
+    """The bound of our ratio over ``name``: from token counts, otherwise from the time of the matrix products."""
     if (counted := contest.bound(name)) is not None:
         return counted
     timed = samples is not None and PRODUCTS in samples.seconds
@@ -85,7 +85,7 @@ def _bound(contest: Contest, samples: Samples | None, name: str) -> float | None
 
 
 def _peaks(case: AnyCase, providers: list[str], threads: int, seed: int) -> dict[str, tuple[int, str] | None]:
-    """Each one's peak, before this process holds anything itself. A bound has none of its own."""
+    """Each contestant's peak, measured before this process holds anything. Lower bounds of time have no peak."""
     if "memory" not in case.measures:
         return {}
     return {name: _peak(case, name, threads, seed) for name in providers if not case.peer(name).bound}
@@ -100,7 +100,7 @@ def _verify(contest: Contest, name: str, call: Call) -> str:
 
 
 def _peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, str] | None:
-    """Bytes and what they count from; None where the process was killed, as for want of memory."""
+    """Bytes, and what they count from; None where the process was killed, for example for lack of memory."""
     if case.size.device == "cuda":
         return peak(case, provider, threads, seed)
     try:
@@ -110,7 +110,7 @@ def _peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, s
 
 
 def peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, str]:
-    """What one call of ``provider`` needs in this process, after a call of a small size has loaded what it loads."""
+    """Peak of one call of ``provider`` in this process, after a tiny call has loaded what a first call loads."""
     with _threads(threads):
         case.small().start(seed).call(provider)()
         call = case.start(seed).call(provider)

@@ -1,4 +1,4 @@
-"""The one long table of all benchmarks: a row is one figure of one contestant in one case. Written, read, shown."""
+"""The one long table of all benchmarks, a row for each metric of a contestant in a case: write, read, show."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METRICS = ("time", "ratio", "peak_memory")
 @dataclass(frozen=True)
 class Row:
     """``metric`` is ``time`` (of one call), ``ratio`` (time of ``provider`` over that of ``baseline``, round by round)
-    or ``peak_memory`` (above what stood before the call, its result included). Figures are None where there are none;
-    ``note`` says why. ``bound`` is what the ratio, of times or of peaks, could fall to. results/README.md describes
-    every column."""
+    or ``peak_memory`` (above the memory before the call, its result included). Percentiles are None where nothing was
+    measured; ``note`` says why. ``bound`` is the least that the ratio of times or peaks could be. results/README.md
+    describes every column."""
 
     case: str
     goal: str
@@ -70,7 +70,7 @@ def _cell(value: object) -> object:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a CSV that ``write`` wrote. Raises UserError where the file is another kind."""
+    """The rows of a CSV that ``write`` wrote. Raises UserError for another kind of file."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
@@ -91,7 +91,7 @@ def markdown(rows: Iterable[Row]) -> str:
     groups: dict[str, dict[tuple[int, str], dict[str, Row]]] = {}
     for row in rows:
         title = f"{row.work}, {row.mode}, {row.setting}; {row.device}, {row.threads} threads, malloc {row.allocator}"
-        # A ratio stands in the line of the contestant that it is over.
+        # A ratio goes into the line of its baseline.
         line = (row.x, row.baseline or row.provider)
         groups.setdefault(title, {}).setdefault(line, {})[row.metric] = row
     return "\n\n".join(f"**{escape(title)}**\n\n{_lines(lines)}" for title, lines in groups.items()) + "\n"

@@ -1,8 +1,8 @@
-"""One interleaved timer for all benchmarks: in every round each contestant runs once, in an order drawn for the round.
+"""One interleaved timer for all benchmarks: each round runs every contestant once, in random order.
 
-What disturbs the machine then disturbs all alike, and the ratio of two contestants is taken round by round. Times are
-wall clock on a CPU, CUDA events on a GPU; on a GPU the second-level cache is flushed before every call, on a CPU the
-contestants that ran in between do that.
+Disturbances of the machine then affect all contestants alike, and ratios are taken round by round. Times are wall-clock
+on a CPU and CUDA events on a GPU. On a GPU the L2 cache is flushed before every call; on a CPU the other contestants
+evict it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
 
 Call = Callable[[], object]
-FloatArray = np.ndarray  # float64
+Seconds = Float64[np.ndarray, " rounds"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Spread:
     p80: float
 
     @classmethod
-    def of(cls, values: Sequence[float] | FloatArray) -> Spread:
+    def of(cls, values: Sequence[float] | Float64[np.ndarray, " n"]) -> Spread:
         return cls(*(float(value) for value in np.percentile(np.asarray(values), (20, 50, 80))))
 
 
@@ -53,16 +54,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Samples:
-    """``seconds[name]`` float64 ``[rounds]``; equal indices are of one round."""
+    """``seconds[name]`` of each round; equal indices are of one round."""
 
-    seconds: dict[str, FloatArray]
+    seconds: dict[str, Seconds]
 
     def time(self, name: str) -> Spread:
         """Seconds of one call."""
         return Spread.of(self.seconds[name])
 
     def ratio(self, name: str, baseline: str) -> Spread:
-        """Time of ``name`` over that of ``baseline``, of the rounds' ratios."""
+        """Percentiles over the rounds of the time of ``name`` over that of ``baseline``."""
         return Spread.of(self.seconds[name] / self.seconds[baseline])
 
     def rounds(self, name: str) -> int:
@@ -70,8 +71,7 @@ class Samples:
 
 
 def interleave(calls: Mapping[str, Call], *, device: torch.device, pace: Pace, seed: int) -> Samples:
-    """Times ``calls`` in rounds. ``seed`` draws the order of each round; a result is freed after the clock has
-    stopped."""
+    """Times ``calls`` in rounds. ``seed`` draws the order of each round; freeing a result is not timed."""
     clock = _cuda_clock(device) if device.type == "cuda" else _wall_clock
     taken: dict[str, list[float]] = {name: [] for name in calls}
     with _no_collector():

@@ -1,4 +1,4 @@
-"""TRL's DPOTrainer as it is shipped: its own collator, loss and backward pass, on the lists that all are given."""
+"""TRL's unmodified DPOTrainer on the same lists: its own collator, loss and backward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rosepo_bench.bench.timer import Call
 
 
 def prepare(checkpointing: bool) -> Callable[[Job, str], Call]:
-    """A call is one ``training_step``, collation before it included; K = 1 and the mode ``train`` alone."""
+    """A call is one ``training_step`` including collation; only for K = 1 and the mode ``train``."""
 
     def of(job: Job, mode: str) -> Call:
         assert (mode, job.size.responses) == ("train", 2), "DPOTrainer trains on pairs"
@@ -54,12 +54,13 @@ def _examples(lists: Lists) -> list[dict[str, Any]]:
 
 
 def _trainer(job: Job) -> Any:
-    """A trainer over ``job.network``. The data set that it must be given is one made-up pair, never trained on."""
+    """A trainer for ``job.network``. It requires a data set: one made-up pair, never trained on."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     data = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}])
-    # Bars of the data set's preparation, and names that TRL and transformers have yet to agree on.
+    # Hides progress bars of the data set's preparation, and warnings about deprecated names between TRL and
+    # transformers.
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         settings = DPOConfig(
@@ -73,7 +74,7 @@ def _trainer(job: Job) -> Any:
             use_cpu=job.size.device == "cpu",
         )
         trainer = DPOTrainer(job.network, args=settings, train_dataset=data, processing_class=_tokenizer())
-    trainer.current_gradient_accumulation_steps = 1  # set by `train`, which is not run
+    trainer.current_gradient_accumulation_steps = 1  # `train`, which is not called, would set it
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""The ``bench`` verb: the engine and its peers side by side, a table of goals, a CSV, a JSON list."""
+"""The ``bench`` verb: measures the engine and its peers, prints a table of goals, writes a CSV and a JSON list."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def bench(
     *, fast: bool, target: Path | None, out: Path, listed: Sequence[AnyCase] | None = None, threads: int | None = None
 ) -> int:
     """Measures the cases of this machine (``fast``: the quick ones), prints the table of goals and writes ``bench.csv``
-    with its plots to ``out`` and the rows to ``target`` as JSON. ``listed`` are other cases to measure.
+    with its plots to ``out`` and the goals to ``target`` as JSON. ``listed``: cases to measure instead.
 
-    Exit status: 0, 3 where a contestant's numbers were not equal (nothing of that case is timed), 130 interrupted.
+    Exit status: 0; 3 where a contestant's numbers were wrong (nothing of that case is timed); 130 where interrupted.
     """
     _refuse_unwritable(out, target)
     listed = _of_this_machine(fast) if listed is None else listed
@@ -60,19 +60,19 @@ def _of_this_machine(fast: bool) -> list[AnyCase]:
 
 def _interrupted(where: str, written: Path | None) -> int:
     kept = f"what was measured before is in {written}" if written else "nothing is written"
-    print(f"interrupted in case {where}: {kept}; the same command measures everything anew", file=sys.stderr)
+    print(f"interrupted in case {where}: {kept}; the same command starts again from the first case", file=sys.stderr)
     return 130
 
 
 def _refuse_unwritable(out: Path, target: Path | None) -> None:
-    """Before minutes are spent."""
+    """Raises UserError, before minutes of measuring, where the results could not be written."""
     if target is not None and target.is_dir():
-        raise UserError(f"--json {target}: a folder is in the way of the file")
+        raise UserError(f"--json {target}: this is a folder; give the path of a file")
     for folder in (out, *([] if target is None else [target.parent])):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: no folder to write to: {error.strerror}") from error
+            raise UserError(f"{folder}: the folder cannot be made ({error.strerror}); give another one") from error
 
 
 def _unequal(case: AnyCase, provider: str, why: str) -> goals.Goal:
@@ -80,12 +80,12 @@ def _unequal(case: AnyCase, provider: str, why: str) -> goals.Goal:
 
 
 BEGIN, END = "<!-- goals -->\n", "<!-- end of goals -->"
-"""What stands around a table in another file."""
+"""The lines around the table in another file."""
 
 
 def show(path: Path, into: Path | None = None) -> int:
-    """The table of goals of the CSV ``path``: printed, or, that of whole calls, put between the marks in the file
-    ``into``; what the head alone reaches is too many rows to read there."""
+    """Prints the table of goals of the CSV ``path``; or, with ``into``, writes it between the marks of that file,
+    without the benchmarks of the head alone, which are too many rows to read there."""
     if not path.is_file():
         raise UserError(f"--table {path}: no such file")
     rows = table.read(path)
@@ -99,15 +99,15 @@ def show(path: Path, into: Path | None = None) -> int:
 
 
 def whole_calls(rows: Iterable[Row]) -> str:
-    """The goals that are not the head's alone, as a table."""
+    """The goals of whole calls as a table, without those of the head alone."""
     return goals.markdown(goals.goals(row for row in rows if row.work != "head"))
 
 
 def _around(path: Path) -> tuple[str, str]:
-    """What stands before a file's table and after it, marks included."""
+    """The text before and after a file's table, marks included."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise UserError(f"--into {path}: it has no lines {BEGIN.strip()} and {END}, between which the table belongs")
+        raise UserError(f"--into {path}: lacks the lines {BEGIN.strip()} and {END}; add them where the table belongs")
     return before + begin, end + after

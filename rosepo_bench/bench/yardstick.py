@@ -1,4 +1,4 @@
-"""Equal numbers of lists: every contestant against fp64, in the measure of what separate rows reach."""
+"""Verifies results on lists: each contestant's error against fp64, relative to the error of separate rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FACTOR, ULPS = 2.0, 4.0
 
 
 class Yardstick:
-    """Exact numbers of a job, and how far from them separate rows of its own dtype are, tensor by tensor."""
+    """The exact numbers of a job, and for each tensor the error of separate rows in the job's own dtype."""
 
     def __init__(self, job: Job, mode: str) -> None:
         rows, alone = separate(1), replace(job, kept=False)
-        # Adapters are for models of which two stand beside each other only just.
+        # Models with adapters are so large that two barely fit beside each other.
         wide = twin(job.network, checkpointing=bool(job.size.lora))
         self.exact = _tensors(rows(replace(alone, network=wide), mode)())
         del wide
@@ -32,8 +32,8 @@ class Yardstick:
         self.errors = {name: _error(same[name], wanted) for name, wanted in self.exact.items()}
 
     def require(self, found: Found, who: str) -> None:
-        """Raises :class:`UnequalError` where a tensor is absent, or its largest error is more than twice that of
-        separate rows and four units in the last place of its largest element."""
+        """Raises :class:`UnequalError` where a tensor is absent, or its largest error exceeds twice that of separate
+        rows plus four units in the last place of its largest element."""
         tensors = _tensors(found)
         for name, wanted in self.exact.items():
             if name not in tensors:

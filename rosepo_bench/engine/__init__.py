@@ -1,4 +1,4 @@
-"""The engine. Its operators (``ops``), the token forest (``forest``) and the head need torch and numpy alone."""
+"""The engine. The operators (``ops``), the token forest (``forest``) and the head need only torch and numpy."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ _MODULES = {"ForestModel": "model.forest_model", "SequenceLogProb": "ops.head"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports it when it is asked for: ``rosepo_bench.engine`` itself stays quick and loads no library."""
+    """Imports ``name`` on first use, so that ``import rosepo_bench.engine`` is quick and loads no library."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'ops')}"), name)

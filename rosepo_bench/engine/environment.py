@@ -1,4 +1,4 @@
-"""What a number may depend on besides its configuration: versions, processor, threads, library."""
+"""What results may depend on besides the configuration: versions, processor, threads, compiled library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("rosepo_bench", "torch", "transformers", "peft", "tokenizers", "nump
 
 
 def facts() -> dict[str, Any]:
-    """JSON values for records and for `env`."""
+    """The environment as JSON values, for records and for `env`."""
     import torch
 
     from rosepo_bench.engine.ops import library
@@ -35,7 +35,7 @@ def facts() -> dict[str, Any]:
 
 
 def _forest() -> dict[str, str | None]:
-    """``state`` of the forest's module: ``loaded``, or the reason why not and what to do; its build id when loaded."""
+    """``state`` of the forest's module: ``loaded``, or why it is not and what to do; and its build id if loaded."""
     from rosepo_bench.engine import forest
 
     try:
@@ -46,7 +46,7 @@ def _forest() -> dict[str, str | None]:
 
 
 def _version(name: str) -> str | None:
-    # A package that this process has not needed is not imported to ask it.
+    # A package is not imported only to ask for its version.
     module = sys.modules.get(name)
     if module is not None and hasattr(module, "__version__"):
         return str(module.__version__)

@@ -117,7 +117,7 @@ def test_a_call_that_is_killed_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(run, "peak", die)
     found = run.measure(replace(CASE, measures=("memory",), providers=("naive",)), threads=1)
     assert [(row.p50, row.note) for row in found.rows] == [(None, found.absent["naive"])]
-    assert "too little memory" in found.absent["naive"]
+    assert "lack of memory" in found.absent["naive"]
 
 
 def die(*_: object) -> None:

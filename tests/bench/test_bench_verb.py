@@ -103,7 +103,7 @@ def test_an_interrupted_bench_says_what_is_kept(
     assert cli.main(["bench", "--out", str(tmp_path), "--json", str(tmp_path / "goals.json")]) == 130
     kept = f"what was measured before is in {tmp_path / 'bench.csv'}" if at == 2 else "nothing is written"
     said = capsys.readouterr().err
-    assert said == f"interrupted in case {at} of 2: {kept}; the same command measures everything anew\n"
+    assert said == f"interrupted in case {at} of 2: {kept}; the same command starts again from the first case\n"
     assert [path.name for path in tmp_path.iterdir()] == (["bench.csv"] if at == 2 else [])
 
 
@@ -167,8 +167,8 @@ def test_what_cannot_be_read_or_written_is_refused(tmp_path: Path, capsys: pytes
     for given, why in (
         (["--table", str(tmp_path / "other.csv")], "not those of a benchmark table"),
         (["--table", str(tmp_path / "none.csv")], "no such file"),
-        (["--quick", "--out", str(tmp_path / "other.csv")], "no folder to write to"),
-        (["--quick", "--out", str(tmp_path), "--json", str(tmp_path)], "a folder is in the way"),
+        (["--quick", "--out", str(tmp_path / "other.csv")], "the folder cannot be made"),
+        (["--quick", "--out", str(tmp_path), "--json", str(tmp_path)], "this is a folder"),
     ):
         assert cli.main(["bench", *given]) == 2
         assert why in capsys.readouterr().err

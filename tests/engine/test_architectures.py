@@ -154,7 +154,7 @@ def test_bf16_models_run(kind: str) -> None:
                     "long_factor": [2.0] * 4,
                 }
             },
-            "'longrope' turns by other angles where any row of a batch is long",
+            "'longrope' changes its rotary angles when any row of a batch is long",
         ),
     ],
 )

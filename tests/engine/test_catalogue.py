@@ -278,7 +278,7 @@ def test_bad_input_is_refused_before_any_work(
 @pytest.mark.parametrize("width", [1, 4])
 def test_a_beam_wider_than_the_catalogue_or_narrower_than_its_list_is_refused(width: int) -> None:
     with pytest.raises(
-        UserError, match=rf"a beam of {width} prefixes .* must lie in \[2, 3\]; wider than the catalogue"
+        UserError, match=rf"a beam of {width} prefixes .* must lie in \[2, 3\]; wider than the catalogue use the exact"
     ):
         rank_beam_approximate(Unread(), build(TITLES), [SHORT], k=2, width=width, score="sum", **BATCH)
 

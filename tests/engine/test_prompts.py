@@ -61,8 +61,8 @@ def test_a_catalogue_without_titles_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("history", "anchor"), [(3, 4), (3, 0), (3, -1), (0, 1), (-2, 1)])
-def test_a_history_narrower_than_its_step_is_refused(history: int, anchor: int) -> None:
-    with pytest.raises(UserError, match=f"a history of {history} items that begins anew every {anchor}: want 1"):
+def test_an_anchor_outside_the_history_is_refused(history: int, anchor: int) -> None:
+    with pytest.raises(UserError, match=f"anchor = {anchor}, prompt.history = {history}: want an anchor"):
         Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=False, anchor=anchor)
 
 

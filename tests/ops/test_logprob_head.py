@@ -156,7 +156,9 @@ BLOCKED = set(sys.argv[1].split(","))
 sys.meta_path.insert(0, Others())
 import rosepo_bench.engine
 assert "torch" not in sys.modules
-from rosepo_bench.engine import SequenceLogProb, forest, ops; from rosepo_bench.engine.ops import library
+from rosepo_bench.engine import ForestModel, SequenceLogProb, forest, ops
+from rosepo_bench.engine.model import architectures, attention, limits
+from rosepo_bench.engine.ops import library
 assert library.info()["state"] == "loaded"
 import torch
 x = torch.ones(2, 3, requires_grad=True)
@@ -164,6 +166,8 @@ y = torch.tensor([0, 1])
 logps = SequenceLogProb(torch.nn.Linear(3, 4))(x, y, y, y, 2)
 ops.preference_loss(logps, logps.flip(0), logps.detach(), logps.detach(), epsilon=0.1, beta=0.1).mean().backward()
 assert x.grad.isfinite().all()
+tree = forest.build([([1, 2], [3]), ([1, 2], [4])], context=3)
+assert forest.collate([tree]).end.tolist() == tree.end.tolist() == [2, 2]
 """
 
 
@@ -193,7 +197,7 @@ def blocked() -> set[str]:
 
 def test_the_engine_needs_torch_and_numpy_alone() -> None:
     others = blocked()
-    assert {"transformers", "peft", "pydantic", "scipy", "safetensors", "rich"} <= others
+    assert {"jaxtyping", "transformers", "peft", "pydantic", "scipy", "safetensors", "rich"} <= others
     assert not {"torch", "numpy", "rosepo_bench", "typing_extensions"} & others
     command = [sys.executable, "-c", ALONE, ",".join(sorted(others))]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The token forest: sequences that share tokens are computed once."""
+"""The token forest: tokens that several sequences begin with are computed once."""
 
 from rosepo_bench.engine.forest.trees import (
     Batch,

@@ -1,11 +1,12 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Int32, Int64
 
-from rosepo_bench.engine.forest import Tree
+from rosepo_bench.engine.forest import Group, Tree
 
 def build(
-    groups: Iterable[Iterable[tuple[np.ndarray, np.ndarray]]],
+    groups: Iterable[Group],
     *,
     context: int,
     vocabulary: int,
@@ -19,11 +20,11 @@ def build(
     list[int],  # sequences of each tree
     list[int],  # where each tree's nodes end, from 0
     list[int],  # where each tree's triples end, from 0
-    np.ndarray,  # tokens
-    np.ndarray,  # depth
-    np.ndarray,  # end
-    np.ndarray,  # node
-    np.ndarray,  # target
-    np.ndarray,  # sequence
+    Int32[np.ndarray, " T"],  # tokens
+    Int64[np.ndarray, " T"],  # depth
+    Int64[np.ndarray, " T"],  # end
+    Int64[np.ndarray, " P"],  # node
+    Int32[np.ndarray, " P"],  # target
+    Int64[np.ndarray, " P"],  # sequence
 ]: ...
-def collate(trees: Sequence[Tree]) -> tuple[np.ndarray, ...]: ...
+def collate(trees: Sequence[Tree]) -> tuple[Int64[np.ndarray, " _"], ...]: ...

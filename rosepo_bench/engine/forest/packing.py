@@ -1,8 +1,8 @@
 """Which trees share a forward pass, and what a tree costs.
 
-Trees stand one after the other without padding and see nothing of each other, so what a pass costs does not depend on
-who shares it: passes are few and alike. Only where a group is cut into trees is a matter of cost, see
-:class:`rosepo_bench.engine.forest.Limits`.
+Trees stand one after the other without padding and do not see each other, so that the cost of a pass does not depend
+on which trees share it: the aim is few passes of about equal size. How a group is cut into trees does change the cost,
+see :class:`rosepo_bench.engine.forest.Limits`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rosepo_bench.engine.forest import Batch, Tree, collate
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Every tree once, in passes of at most ``budget`` tokens: few of them, with about as many tokens each.
+    """Indices of trees in passes of at most ``budget`` tokens, each tree once: few passes of about equal size.
 
-    Longest first, each tree to the pass that has the fewest tokens (Graham 1969); one pass more where that does not
-    fit. Deterministic. Raises UserError for a tree longer than the budget.
+    Longest first, each tree goes to the pass with the fewest tokens (Graham 1969); where the trees do not fit, more
+    passes are tried. Deterministic. Raises UserError for a tree longer than the budget.
     """
     order = sorted(range(len(lengths)), key=lambda tree: (-lengths[tree], tree))
     if order and lengths[order[0]] > budget:
@@ -35,13 +35,13 @@ def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def batches(trees: Sequence[Tree], budget: int, device: torch.device) -> Iterator[tuple[list[int], Batch]]:
-    """The passes of ``pack``: the places of their ``trees``, and these as a batch."""
+    """The passes of ``pack``: the indices of their trees, and the trees as a batch."""
     for chosen in pack([len(tree) for tree in trees], budget):
         yield chosen, collate([trees[t] for t in chosen], device=device)
 
 
 def _spread(order: list[int], lengths: Sequence[int], budget: int, count: int) -> list[list[int]] | None:
-    """``count`` passes; None where the trees do not fit into so few."""
+    """The trees in ``count`` passes; None where they do not fit."""
     passes: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]
     for tree in order:

@@ -1,8 +1,9 @@
-"""How a model attends over the forest: by the compiled operator, which reads ``end``; by SDPA tree by tree under dense
-masks; or by FlexAttention over blocks of the mask.
+"""How a model attends over the forest: by the compiled operator, which reads ``end``; by SDPA with a dense mask per
+tree; or by FlexAttention over blocks of the mask.
 
-All see what ``(k <= q) & (q < end[k])`` says; in windowed layers, of that, what is less than ``window`` tokens up the
-path: depths count them, so that every branch has its own. transformers calls ``attend``, which goes by the mask's kind.
+In all of them query q sees key k where ``(k <= q) & (q < end[k])``; in windowed layers only where k is also less than
+``window`` tokens further up the path, counted by ``depth``, so that branches do not count for each other. transformers
+calls ``attend``, which chooses by the type of the mask.
 
 Shape legend: T tokens of a pass, L tokens padded to a bucket; H heads, D width of a head.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,19 +25,21 @@ from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.ops import attention_reference as plain
 from rosepo_bench.engine.ops.implementation import autocast
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int32, Int64
+
 NAME = "rosepo_forest"
 CHOICES = ("auto", "forest", "dense", "flex")
 BLOCK = 128  # FlexAttention's own default on CUDA
-NARROWEST = 16  # width of a head that FlexAttention's CUDA kernel takes
+NARROWEST = 16  # least width of a head for FlexAttention's CUDA kernel
 
-# Tokens of a pass from which `auto` takes FlexAttention on CUDA. Below about 1,000 it was measured slower than masked
-# SDPA (pytorch/pytorch issue 141129, an A800; meta-pytorch/attention-gym issue 89); above, SDPA is called for each tree
-# and computes all of its t² scores, of which FlexAttention leaves out the blocks above the diagonal and between
-# branches.
+# From this many tokens of a pass on `auto` takes FlexAttention on CUDA. Below about 1,000 tokens it was measured slower
+# than masked SDPA (pytorch/pytorch issue 141129, an A800; meta-pytorch/attention-gym issue 89). SDPA is called for each
+# tree and computes all of its t² scores; FlexAttention skips the blocks above the diagonal and between branches.
 FLEX_FROM = 1024
 
-# A kernel is compiled for each bucket, with and without gradient, with and without window. torch's own limit is 8; one
-# more than this is an error, not a slow path.
+# A kernel is compiled for each bucket, with and without gradient, with and without window. torch's default limit is 8;
+# to exceed this one is an error, not a slow path.
 COMPILED_KERNELS = 64
 
 
@@ -44,8 +47,8 @@ def choose(setting: str, impl: str, device: torch.device, tokens: int, config: A
     """``forest``, ``dense`` or ``flex`` for a pass of ``tokens`` tokens of a model of this transformers configuration
     under ``model.attention = setting`` and ``model.impl = impl``.
 
-    `auto` goes by these alone, never by a clock, so that the same run computes the same numbers: flex on CUDA from
-    ``FLEX_FROM`` tokens, forest on the CPU, each where the model can; dense otherwise.
+    `auto` depends on these arguments only, never on measured time, so that equal runs compute equal numbers: flex on
+    CUDA from ``FLEX_FROM`` tokens on, forest on the CPU, each if the model allows it, and dense otherwise.
     """
     if setting != "auto":
         return setting
@@ -86,32 +89,33 @@ def refuse_impossible(setting: str, impl: str, device: torch.device, config: Any
 
 
 class ForestMask(Tensor):
-    """``end`` as int64 ``[1, 1, 1, T]``: transformers hands on whatever has four axes as it is. With what ``attend``
-    needs beside it: ``depth`` [T], the ``window`` of windowed layers (0: none), and whether it is ``compiled``."""
+    """``end`` as int64 ``[1, 1, 1, T]``, as transformers passes on a mask with four axes unchanged; and what ``attend``
+    needs besides: the tokens' ``depth``, the ``window`` of windowed layers (0: none), and whether the compiled operator
+    runs."""
 
-    depth: Tensor
+    depth: Int64[Tensor, " T"]
     window: int
     compiled: bool
 
     @staticmethod
-    def of(end: Tensor, depth: Tensor, window: int, compiled: bool) -> ForestMask:
+    def of(end: Int64[Tensor, " T"], depth: Int64[Tensor, " T"], window: int, compiled: bool) -> ForestMask:
         mask = Tensor._make_subclass(ForestMask, end[None, None, None])
         mask.depth, mask.window, mask.compiled = depth, window, compiled
         return mask
 
     @property
-    def end(self) -> Tensor:
+    def end(self) -> Int64[Tensor, " T"]:
         return self.as_subclass(Tensor)[0, 0, 0]
 
     @cached_property
-    def trees(self) -> list[Tensor]:
-        """The dense mask of each tree, made once for all layers."""
+    def trees(self) -> list[Bool[Tensor, "t t"]]:
+        """A dense mask for each tree, made once for all layers."""
         return plain.tree_masks(self.end, self.depth, self.window)
 
 
 def inputs(batch: Batch, config: Any, setting: str, impl: str = "auto") -> dict[str, Any]:
-    """What a transformers body takes for ``batch``: tokens, positions and the mask, or a mask for each kind of layer.
-    The batch is one row of T tokens."""
+    """The arguments of a transformers body for ``batch``, one row of T tokens: tokens, positions, and a mask or one for
+    each kind of layer."""
     chosen = choose(setting, impl, batch.tokens.device, len(batch), config)
     if chosen == "flex":
         if batch.tokens.device.type == "cpu" and torch.is_grad_enabled():
@@ -130,7 +134,8 @@ def inputs(batch: Batch, config: Any, setting: str, impl: str = "auto") -> dict[
 
 
 def for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
-    """One mask, or one for each kind of layer where some have a window that paths of ``width`` tokens go beyond."""
+    """One mask, or one for each kind of layer where some have a window shorter than the longest path, ``width``
+    tokens."""
     window = window_of(config)
     if window >= width or not window:
         return mask(0)
@@ -140,7 +145,7 @@ def for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
 
 
 def window_of(config: Any) -> int:
-    """How many tokens, itself among them, a token sees in windowed layers; 0: there are none."""
+    """How many tokens a token sees in windowed layers, itself included; 0: there are no such layers."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and "sliding_attention" not in kinds:
         return 0
@@ -148,20 +153,20 @@ def window_of(config: Any) -> int:
 
 
 def bucket(tokens: int) -> int:
-    """The padded length of a pass of ``tokens``: a power of two, so that few kernels are compiled. Padding is added for
-    attention alone, where all it costs is a block on the diagonal, never to what the other layers compute."""
+    """The padded length of a pass of ``tokens``: a power of two, so that few kernels are compiled. Only attention is
+    padded, where padding costs no more than blocks on the diagonal; the other layers compute no padding."""
     return max(FLEX_FROM, 1 << (tokens - 1).bit_length())
 
 
-def padded(batch: Batch) -> tuple[Tensor, Tensor]:
-    """``end`` and ``depth`` ``[L]``; padding sees itself alone."""
+def padded(batch: Batch) -> tuple[Int64[Tensor, " L"], Int64[Tensor, " L"]]:
+    """``end`` and ``depth`` with padding, which sees only itself."""
     index = torch.arange(len(batch), bucket(len(batch)), device=batch.end.device)
     return torch.cat([batch.end, index + 1]), pad(batch.depth, (0, len(index)))
 
 
-def block_mask(end: Tensor, depth: Tensor, window: int = 0) -> BlockMask:
-    """The mask over ``end`` and ``depth`` ``[L]``, L a multiple of ``BLOCK``, without ever making L² values:
-    whether any or every query of a block sees any or every key of another follows from the extremes of both."""
+def block_mask(end: Int64[Tensor, " L"], depth: Int64[Tensor, " L"], window: int = 0) -> BlockMask:
+    """The mask over ``end`` and ``depth``, L a multiple of ``BLOCK``, without making L² values: whether any or all
+    queries of one block see any or all keys of another follows from the minima and maxima of both."""
     start = torch.arange(0, len(end), BLOCK, device=end.device)
     query, key = start[:, None], start[None, :]
     ends = end.view(-1, BLOCK)
@@ -188,22 +193,22 @@ def _mask_mod(end: Tensor, depth: Tensor, window: int) -> Callable[[Tensor, Tens
     return seen_in_window if window else seen
 
 
-def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many key blocks each query block has ``[1, 1, Q]``, and which, these first ``[1, 1, Q, K]``."""
+def _ordered(blocks: Bool[Tensor, "Q K"]) -> tuple[Int32[Tensor, "1 1 Q"], Int32[Tensor, "1 1 Q K"]]:
+    """For each query block the number of key blocks it sees, and all key blocks, those first."""
     indices = blocks.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.to(torch.int32)[None, None]
 
 
 def install(network: Any) -> None:
-    """Makes ``network``, a transformers model, attend through ``attend``. Masks of other shapes than the forest's, as
-    its ``generate`` makes them, work as under SDPA."""
+    """Makes ``network``, a transformers model, attend through ``attend``. Masks other than the forest's, such as those
+    of its ``generate``, work as with SDPA."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     network.set_attn_implementation(NAME)
-    assert network.config._attn_implementation == NAME, "every supported kind goes through AttentionInterface"
+    assert network.config._attn_implementation == NAME, "every supported model type goes through AttentionInterface"
 
 
 def attend(
@@ -230,7 +235,7 @@ def attend(
         return _over_trees(query, key, value, attention_mask, scaling, softcap, dropout), None
     if softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
-    if attention_mask is None and query.shape[2] > 1:  # transformers leaves out a mask that is plainly causal
+    if attention_mask is None and query.shape[2] > 1:  # transformers omits a causal mask
         attention_mask = query.new_ones(2 * query.shape[2:3], dtype=torch.bool).tril_()
     return plain.capped(query, key, value, attention_mask, scaling, softcap, dropout).transpose(1, 2), None
 
@@ -268,7 +273,7 @@ def _flex(
 
 @cache
 def _compiled(backend: str = "inductor") -> Callable[..., Tensor]:
-    # Without `dynamic`, as the CPU's kernel does not compile with it; `fullgraph` makes the limit above an error.
+    # Not `dynamic`: the CPU's kernel does not compile with it. `fullgraph` makes exceeding the limit above an error.
     return torch.compile(_call, backend=backend, dynamic=False, fullgraph=True)
 
 

@@ -1,4 +1,4 @@
-"""What a tree of the forest may be for a model."""
+"""The limits of a forest's trees for a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rosepo_bench.engine.model.forest_model import ForestModel
 
 
 def limits_of(model: ForestModel, budget: int) -> Limits:
-    """What a tree for ``model`` may be, in passes of ``budget`` tokens. UserError where that is not even one."""
+    """The limits of trees for ``model`` in passes of ``budget`` tokens. UserError for a budget below 1."""
     if budget < 1:
         raise UserError(f"batch_tokens is {budget}: a pass takes 1 token or more; raise it (scoring.batch_tokens too)")
     square = model.square_cost or counted_square_cost(model.network)
@@ -20,9 +20,9 @@ def limits_of(model: ForestModel, budget: int) -> Limits:
 
 
 def counted_square_cost(network: Any) -> float:
-    """What attention between two tokens of a tree costs, in tokens through the body, by a count of floating-point
-    operations: 4·layers·width for a pair, 2 a weight of the body for a token. The backward pass takes twice both, so
-    the ratio is that of training too."""
+    """The cost of attention between two tokens of a tree, in units of one token's pass through the body, by counting
+    floating-point operations: 4·layers·width per pair of tokens, 2 per weight of the body per token. The backward pass
+    doubles both, so that the ratio also holds for training."""
     shape = network.config
     head = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     attention = 4 * shape.num_hidden_layers * shape.num_attention_heads * head

@@ -6,7 +6,7 @@
 
 ``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``
 (plain torch operations, any device). Nothing falls back: what an implementation cannot do is an error that
-says what can.
+names one that can.
 """
 
 from rosepo_bench.engine.ops.attention_op import forest_attention

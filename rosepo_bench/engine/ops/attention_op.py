@@ -11,7 +11,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine.ops import attention_reference as reference
 from rosepo_bench.engine.ops.implementation import autocast, for_people, live, refuse_tangents, register
 
-# torch's own attention, which the reference calls, has second and forward-mode derivatives in one of its backends.
+# The reference calls torch's SDPA, of which only the MATH backend has second and forward-mode derivatives.
 _DIFFERENTIABLE_WAY = "impl='reference' under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
 
 
@@ -31,17 +31,17 @@ def forest_attention(
     ``key`` and ``value``; the equation is in attention_reference.py.
 
     ``query`` ``[H, T, D]``; ``key``, ``value`` ``[G, T, D]``, H a multiple of G; any strides, and no copy where the
-    last axis is contiguous. ``end`` ``[T]`` int64: the index after each token's subtree, of a row of T tokens in which
-    trees stand one after the other in depth-first order; query q sees key k iff ``k <= q < end[k]``, with a ``window``
-    only if ``depth[q] - depth[k] < window``, ``depth`` ``[T]`` int64 growing along every path. ``scaling`` None:
+    last axis is contiguous. The T tokens are trees one after the other, each in depth-first order, and ``end`` ``[T]``
+    int64 is the index after each token's subtree: query q sees key k iff ``k <= q < end[k]``, with a ``window`` also
+    only if ``depth[q] - depth[k] < window``; ``depth`` ``[T]`` int64 grows along every path. ``scaling`` None:
     ``D ** -0.5``. float32, float64, bfloat16 or float16, computed in float32 (float64).
 
-    No mask is made and, but for the rest of a vector, nothing computed that is not seen: a tree costs what its paths
-    cost. A value of ``query``, ``key`` or ``value`` that is not finite reaches the queries that see it and no other.
+    No mask is made, and scores of pairs that do not see each other are not computed, except to fill up a SIMD vector. A
+    value of ``query``, ``key`` or ``value`` that is not finite affects only the queries that see it.
 
-    Raises UserError for an argument outside these, an ``end`` that is no forest, and what
-    is compiled for no device: ``soft_cap`` (scores x become ``soft_cap tanh(x / soft_cap)``) and CUDA. Under autocast
-    query, key and value are cast as torch casts those of its own attention. No second derivative.
+    Raises UserError for any other argument, for an ``end`` that describes no forest, and for what is not compiled:
+    CUDA, and ``soft_cap`` (scores x become ``soft_cap tanh(x / soft_cap)``). Under autocast query, key and value are
+    cast as for torch's SDPA. No second derivative.
     """
     # First, as rotary positions leave query and key in float32 beside a value that a linear layer cast.
     query, key, value = autocast(query, key, value)
@@ -88,7 +88,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    # The result that forward saved is constant to autograd: a second derivative would be wrong without a word.
+    # The result that forward saved is constant to autograd: a second derivative would be silently wrong.
     if torch.is_grad_enabled():
         raise UserError(
             f"forest_attention, compiled, has no second derivative (create_graph): choose {_DIFFERENTIABLE_WAY}"
@@ -99,7 +99,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _fake_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    # One meta tensor among others brings the dispatcher here, which then would return memory without contents.
+    # A single meta tensor among others makes the dispatcher call this, and the result would be uninitialised memory.
     for x in (grad, key, value, *rest):
         if isinstance(x, Tensor) and x.device != query.device:
             raise UserError(f"a tensor is on {x.device}, query is on {query.device}: want one device")

@@ -1,5 +1,5 @@
-"""Attention over the token forest in plain torch: one dense mask a tree, differentiable, on any device; and what every
-implementation refuses.
+"""Attention over the token forest in plain torch (one dense mask per tree, differentiable, any device), and the checks
+of arguments that all implementations share.
 
 One row of tokens holds trees one after the other, each in depth-first order. ``end[k]`` is the index after k's subtree,
 so query q sees key k iff ``k <= q < end[k]``; in a window also ``depth[q] - depth[k] < window``. No tree sees another.
@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from rosepo_bench.base.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int64
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 MOST_TOKENS = 1 << 30
@@ -38,8 +42,8 @@ def forest_attention(
     head h goes with key head ``h // (H // G)``. ``scaling`` None: ``D ** -0.5``.
     ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118), or ``x`` where ``soft_cap`` is 0.
 
-    It computes all t² scores of a tree, and waits for the device that ``end`` is on. Who calls it for many layers makes
-    :func:`tree_masks` once and calls :func:`attend`. Raises UserError for an argument outside these.
+    It computes all t² scores of a tree, and waits for the device that ``end`` is on. To attend in many layers, make
+    :func:`tree_masks` once and call :func:`attend`. Raises UserError for any other argument.
     """
     check_arguments(query, key, value, end, depth=depth, window=window, scaling=scaling)
     check_cap(soft_cap)
@@ -50,14 +54,14 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    masks: Sequence[Tensor],
+    masks: Sequence[Bool[Tensor, "t t"]],
     *,
     scaling: float | None = None,
     soft_cap: float = 0.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """:func:`forest_attention` under the ``masks`` of the trees, in their order, which cover all tokens; ``dropout`` is
-    the probability with which a weight is dropped."""
+    """:func:`forest_attention` with one mask per tree, in order, all tokens covered; ``dropout`` is the probability of
+    dropping an attention weight."""
     masks = masks or [torch.ones(0, 0, dtype=torch.bool, device=query.device)]
     lengths = [len(mask) for mask in masks]
     parts = zip(*(x.split(lengths, dim=1) for x in (query, key, value)), strict=True)
@@ -87,9 +91,9 @@ def capped(
     soft_cap: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention with capped scores, which torch's own does not have: ``[..., H, Q, D]`` for ``query`` of that shape,
-    ``key`` and ``value`` ``[..., G, K, D]`` and a bool ``mask`` that ``[..., H, Q, K]`` broadcasts from (None: all is
-    seen)."""
+    """Attention with capped scores, which torch's SDPA lacks: ``[..., H, Q, D]`` for ``query`` of that shape, ``key``
+    and ``value`` ``[..., G, K, D]`` and a bool ``mask`` that broadcasts to ``[..., H, Q, K]`` (None: every query sees
+    every key)."""
     groups = query.shape[-3] // key.shape[-3]
     key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -99,8 +103,10 @@ def capped(
     return torch.nn.functional.dropout(scores.softmax(-1), dropout) @ value
 
 
-def tree_masks(end: Tensor, depth: Tensor | None = None, window: int = 0) -> list[Tensor]:
-    """Of each tree, in order: bool ``[t, t]``, which keys a query sees. ``window`` 0: all its ancestors and itself."""
+def tree_masks(
+    end: Int64[Tensor, " T"], depth: Int64[Tensor, " T"] | None = None, window: int = 0
+) -> list[Bool[Tensor, "t t"]]:
+    """For each tree, in order, which keys each query sees. ``window`` 0: all its ancestors and itself."""
     trees = roots(end)
     if window:
         assert depth is not None
@@ -116,9 +122,9 @@ def tree_masks(end: Tensor, depth: Tensor | None = None, window: int = 0) -> lis
     return masks
 
 
-def roots(end: Tensor) -> list[tuple[int, int]]:
-    """Where each tree begins and ends. Waits for the device. Raises UserError where a token ends before it begins, or
-    after its parent."""
+def roots(end: Int64[Tensor, " T"]) -> list[tuple[int, int]]:
+    """Where each tree begins and ends. Waits for the device. Raises UserError where a subtree ends before it begins, or
+    after its parent's."""
     trees: list[tuple[int, int]] = []
     path: list[int] = []
     ends = end.tolist()
@@ -135,8 +141,8 @@ def roots(end: Tensor) -> list[tuple[int, int]]:
     return trees
 
 
-def _check_depth(depth: Tensor, end: Tensor) -> None:
-    """A window counts depths along a path, where they grow."""
+def _check_depth(depth: Int64[Tensor, " T"], end: Int64[Tensor, " T"]) -> None:
+    """Depths must grow along every path, as a window counts them."""
     path: list[tuple[int, int]] = []
     for k, (here, stop) in enumerate(zip(depth.tolist(), end.tolist(), strict=True)):
         while path and path[-1][0] <= k:
@@ -157,7 +163,7 @@ def check_arguments(
     window: int,
     scaling: float | None,
 ) -> None:
-    """Everything that is known without looking at a tensor's values: never waits for a device."""
+    """Checks everything but the tensors' values, so that it never waits for a device. Raises UserError."""
     for name, x in (("query", query), ("key", key), ("value", value), ("end", end), ("depth", depth)):
         if x is None and name == "depth":
             continue
@@ -196,5 +202,6 @@ def _check_heads(name: str, x: Tensor, query: Tensor) -> None:
 
 
 def check_cap(soft_cap: float) -> None:
+    """Raises UserError for a cap that is negative or not finite."""
     if not isinstance(soft_cap, (int, float)) or not 0 <= soft_cap < math.inf:
         raise UserError(f"soft_cap is {soft_cap!r}: want a number above 0, or 0 for none")

@@ -1,4 +1,4 @@
-"""The identity of the compiled sources. Standard library alone: setup.py runs this file by its path."""
+"""The hash of the compiled sources. Imports only the standard library, as setup.py runs this file by its path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SUFFIXES = (".h", ".cpp", ".cu", ".cuh", ".py")
 
 
 def source_hash(csrc: Path) -> str:
-    """16 hex digits over names and contents of the sources in ``csrc``, its build plan with the flags
+    """A hash of 16 hex digits over names and contents of the sources in ``csrc``, the build plan with its flags
     included."""
     hasher = hashlib.sha256()
     for path in sorted(csrc.iterdir()):

@@ -1,4 +1,4 @@
-"""The language model's head as a module that gives log-probs of sequences and never the logits."""
+"""The language model's head as a module that returns log-probs of sequences without holding all logits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rosepo_bench.engine.ops.logprob_op import MEMORY_BUDGET, sequence_logprob
 class SequenceLogProb(nn.Module):
     """``lm_head``, called through :func:`rosepo_bench.engine.ops.sequence_logprob`.
 
-    An ordinary module whose only parameters are those of ``lm_head``: DDP and FSDP wrap it like one. FSDP gathers a
-    sharded head before ``forward`` where this module is wrapped, not the linear layer inside; a head that is sharded
-    otherwise, quantised or adapted by LoRA has no plain weight and is refused by name. Arguments as of the function.
+    An ordinary module whose only parameters are those of ``lm_head``, so that DDP and FSDP can wrap it. Apply FSDP to
+    this module, not to the linear layer inside: it then gathers a sharded head before ``forward``. A head that is
+    quantised, adapted by LoRA or sharded in another way has no plain weight and is refused with a UserError. The other
+    arguments are those of the function.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class SequenceLogProb(nn.Module):
     def forward(
         self, hidden: Tensor, targets: Tensor, row_of_target: Tensor, sequence_of_target: Tensor, num_sequences: int
     ) -> Tensor:
-        """Log-probs ``[num_sequences]`` of the triples over the rows ``hidden`` ``[N, d]``."""
+        """Log-probs ``[num_sequences]``; arguments as of ``sequence_logprob``."""
         weight, bias = self.lm_head.weight, self.lm_head.bias
         for name, parameter in (("weight", weight), ("bias", bias)):
             if parameter is not None and type(parameter) not in (Tensor, nn.Parameter, FakeTensor):

@@ -1,8 +1,8 @@
-"""Which implementation of an operator runs: what every compiled operator of the engine shares.
+"""Which implementation of an operator runs, and what else all compiled operators of the engine share.
 
 ``impl`` is ``auto`` (the compiled operator of the tensors' device), ``cpp``, ``cuda`` or ``reference``
 (plain torch operations, any device). Nothing falls back: what an implementation cannot do is an error that
-says what can.
+names one that can.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def live(impl: str, device: str | torch.device) -> str:
 
 
 def for_people(error: RuntimeError, operator: str) -> Exception:
-    """The :class:`UserError` for a refusal of ``operator`` (``"<operator>: <sentence>"``, see csrc/torch_glue.h); any
-    other error as it is."""
+    """A refusal by ``operator`` (``"<operator>: <sentence>"``, see csrc/torch_glue.h) as a :class:`UserError`; other
+    errors unchanged."""
     text = str(error)
     if not text.startswith(f"{operator}: "):
         return error
@@ -69,7 +69,8 @@ def _cast(x: Tensor) -> Tensor:
 
 
 def refuse_tangents(instead: str = "impl='reference'", /, **arguments: Tensor | None) -> None:
-    """torch drops forward-mode derivatives at an operator without a word. ``instead``: what to choose for them."""
+    """Raises UserError for a forward-mode derivative, which torch would silently drop at a compiled operator.
+    ``instead``: what to choose for it."""
     if torch.compiler.is_compiling():
         return
     for name, value in arguments.items():
@@ -79,9 +80,9 @@ def refuse_tangents(instead: str = "impl='reference'", /, **arguments: Tensor | 
 
 def raise_errors(device: str | torch.device | None = None) -> None:
     """Raises :class:`UserError` for the first bad value that a compiled operator met on ``device`` (None: the current
-    CUDA device) since this was last asked, and forgets it.
+    CUDA device) since the last call, and clears it.
 
-    Waits for the device's current stream; a training loop asks once a step. On the CPU there is nothing to ask: the
+    Waits for the device's current stream; a training loop calls it once a step. On the CPU it does nothing, as the
     operators raise at once.
     """
     if not (_HAS_CUDA and torch.cuda.is_available()):
@@ -90,7 +91,7 @@ def raise_errors(device: str | torch.device | None = None) -> None:
     if place.type != "cuda":
         return
     if torch.cuda.is_current_stream_capturing():
-        raise UserError("raise_errors waits for the device, which a CUDA graph cannot hold: call it after the replay")
+        raise UserError("raise_errors waits for the device, which a CUDA graph cannot do: call it after the replay")
     index = torch.cuda.current_device() if place.index is None else place.index
     if sentence := torch.ops.rosepo.take_error(index):
         raise UserError(sentence)
@@ -103,8 +104,8 @@ def register(
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
 ) -> None:
-    """Gives ``operator`` its fake kernel and its gradient, if it has one. Without the library there is nothing to
-    register: :func:`live` then says why."""
+    """Registers the fake kernel of ``operator`` and its gradient, if it has one. Without the library it does nothing;
+    :func:`live` then says why."""
     if _PROBLEM is None:
         torch.library.register_fake(f"rosepo::{operator}", fake)
         if backward is not None:
@@ -112,7 +113,7 @@ def register(
 
 
 def _load() -> tuple[bool, str | None]:
-    """(CUDA compiled in, why the operators are missing). At import, as torch.compile cannot trace a load."""
+    """(CUDA is compiled in, why the operators are missing). Called at import, as torch.compile cannot trace a load."""
     try:
         return library.load()["cuda"] != "none", None
     except UserError as error:

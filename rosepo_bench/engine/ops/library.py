@@ -12,17 +12,17 @@ import torch
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine.ops.build_id import source_hash
 
-# ROSEPO_LIBRARY names one that was built elsewhere (see tests/sanitize.py); it is checked like this package's own.
+# ROSEPO_LIBRARY names a library built elsewhere (see tests/sanitize.py); it is checked like this package's own.
 LIBRARY = Path(os.environ.get("ROSEPO_LIBRARY") or Path(__file__).with_name("librosepo.so"))
 _MARK = re.compile(rb"rosepo-build-id:([0-9a-f]{16})-([0-9a-f]{8})\0")
 _REBUILD = "run `make build`, or `pip install --no-build-isolation --no-deps -e .` in the checkout"
 
 
 def verify(library: Path, csrc: Path | None) -> str:
-    """The build id ``<sources>-<flags>`` inside ``library``, read from its bytes before anything of it runs.
+    """The build id ``<sources>-<flags>`` inside ``library``, read from its bytes before any of its code runs.
 
-    Where ``csrc`` is given (a checkout), the library must have been built from these very sources. Raises
-    :class:`UserError` where it was not, is missing, or is no library of ours.
+    With ``csrc`` (a checkout) the library must have been built from exactly these sources. Raises :class:`UserError`
+    where it was not, is missing, or is not this package's library.
     """
     if not library.is_file():
         raise UserError(f"the compiled operators are not built ({library} is not there): {_REBUILD}")
@@ -40,23 +40,23 @@ def verify(library: Path, csrc: Path | None) -> str:
 
 
 def checkout() -> Path | None:
-    """The folder of the C++ sources where the package runs from a checkout; None where it is installed."""
+    """The folder of the C++ sources if the package runs from a checkout; None if it is installed."""
     root = Path(__file__).resolve().parents[3]
     return root / "csrc" if (root / "setup.py").is_file() and (root / "csrc").is_dir() else None
 
 
 @functools.cache
 def load() -> dict[str, str]:
-    """Loads the operators once into ``torch.ops.rosepo`` and returns what the library says of itself.
+    """Loads the operators into ``torch.ops.rosepo``, once, and returns what the library reports of its build.
 
-    Raises :class:`UserError` where it is missing or stale, or where this torch or ``ROSEPO_CPU_ISA`` does
-    not suit.
+    Raises :class:`UserError` where it is missing or stale, does not load with this torch, or does not support
+    ``ROSEPO_CPU_ISA`` here.
     """
     build_id = verify(LIBRARY, checkout())
     try:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
-        reason = error.__cause__ or error  # torch's own sentence leaves the linker's out
+        reason = error.__cause__ or error  # torch's own message omits the linker's
         raise UserError(f"{LIBRARY} does not load with torch {torch.__version__}: {reason}") from error
     try:
         text: str = torch.ops.rosepo.build_info()
@@ -69,11 +69,11 @@ def load() -> dict[str, str]:
 
 
 def info() -> dict[str, str | None]:
-    """What ``env`` prints. ``state`` is ``loaded`` or the reason why not; then the rest is None.
+    """What ``env`` prints. ``state`` is ``loaded``, or why the library is not; the rest is None then.
 
-    ``isa``: the x86-64 level of the CPU kernels that run (``ROSEPO_CPU_ISA`` sets it before the first
-    load). ``cuda``: the architectures compiled in, ``none`` for a CPU-only build. ``torch_target``: the
-    oldest torch that the library runs on.
+    ``isa``: the x86-64 level of the CPU kernels that run (set ``ROSEPO_CPU_ISA`` before the first load to choose).
+    ``cuda``: the architectures compiled in, ``none`` for a CPU-only build. ``torch_target``: the oldest torch that the
+    library runs on.
     """
     facts: dict[str, str] = {}
     try:

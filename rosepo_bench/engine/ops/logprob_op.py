@@ -34,21 +34,21 @@ def sequence_logprob(
     """Summed log-probs of sequences ``[num_sequences]``, float32 (float64 for float64 input), with a gradient for
     ``hidden``, ``weight`` and ``bias``; the equation is in logprob_reference.py.
 
-    ``hidden`` ``[N, d]``: the final hidden states of the rows that predict something, each once however many targets
-    hang on it. ``weight`` ``[V, d]``, ``bias`` ``[V]``: the language model's head. One triple a predicted token, in
-    any order, repeated at will: ``targets``, ``row_of_target``, ``sequence_of_target`` ``[M]`` int64; a sequence
+    ``hidden`` ``[N, d]``: the final hidden states of the rows that predict a token, each row once however many targets
+    it has. ``weight`` ``[V, d]``, ``bias`` ``[V]``: the language model's head. Each predicted token is a triple of
+    ``targets``, ``row_of_target``, ``sequence_of_target`` ``[M]`` int64, in any order, repeats allowed; a sequence
     without triples has log-prob 0. float32, float64, bfloat16 or float16, summed in float32 (float64).
 
-    No ``[N, V]`` matrix is held: rows go through the head ``chunk_rows`` at a time (0: what a scratch of 64 MiB on the
-    CPU, 256 MiB on CUDA, holds, but 32 to 512, 256 to 1024 rows). With a gradient for ``hidden`` alone two matrix
-    products do, both in the forward pass: a loss enters through one scalar a sequence, with which backward multiplies.
-    A trained head needs a third; its probabilities are kept where they fit ``memory_budget`` bytes, else computed again
-    (a fourth).
+    No ``[N, V]`` matrix is held: rows go through the head ``chunk_rows`` at a time. 0 chooses as many as fit a scratch
+    of 64 MiB on the CPU (32 to 512 rows) or 256 MiB on CUDA (256 to 1024 rows). With a gradient for ``hidden`` only,
+    two matrix products suffice, both in the forward pass: the loss depends on one scalar per sequence, whose gradient
+    the backward pass multiplies with. A trained head needs a third product; its probabilities are kept if they fit
+    ``memory_budget`` bytes, and otherwise computed again (a fourth).
 
-    Raises UserError for an argument outside these. On CUDA an index out of range or a
-    log-prob that is not finite makes its sequence NaN and is raised by :func:`raise_errors`, or at once with
-    ``validate=True``, which waits for the device. Under autocast hidden, weight and bias are cast as a linear layer's
-    are. No second derivative (``impl="reference"`` has it).
+    Raises UserError for any other argument. On CUDA an index out of range or a log-prob that is not finite makes its
+    sequence NaN and is raised by :func:`raise_errors`, or at once with ``validate=True``, which waits for the device.
+    Under autocast hidden, weight and bias are cast as those of a linear layer. No second derivative
+    (``impl="reference"`` has it).
     """
     triples = {"targets": targets, "row_of_target": row_of_target, "sequence_of_target": sequence_of_target}
     logprob.check_tensors(hidden=hidden, weight=weight, bias=bias, **triples)
@@ -99,16 +99,16 @@ def _autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tens
 
 
 def _looks_at_values(running: str, hidden: Tensor, validate: bool) -> bool:
-    """Whether values are checked in Python: the compiled CPU operator checks them itself."""
+    """Whether Python checks values; the compiled CPU operator checks them itself."""
     if torch.compiler.is_compiling():
         return False
     if validate and hidden.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise UserError("validate=True waits for the device, which a CUDA graph under capture cannot: leave it away")
+        raise UserError("validate=True waits for the device, which a CUDA graph under capture cannot do: leave it out")
     return validate or (running == "reference" and hidden.device.type == "cpu")
 
 
 def _padded(columns: int, dtype: torch.dtype) -> int:
-    """Elements from one kept row to the next, as csrc/sequence_logprob_flow.h has it."""
+    """Elements from one kept row to the next, computed as in csrc/sequence_logprob_flow.h."""
     step = 64 // dtype.itemsize
     return (columns + step - 1) // step * step
 
@@ -165,7 +165,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     *tensors, _, scale, cap, chunk, _, hidden_gradient, weight_gradient = inputs
     needed = dict(zip(_DIFFERENTIABLE, ctx.needs_input_grad, strict=False))
     if (needed["hidden"] and not hidden_gradient) or ((needed["weight"] or needed["bias"]) and not weight_gradient):
-        raise UserError("a gradient is wanted that the forward pass did not prepare: call ops.sequence_logprob")
+        raise UserError("a gradient is asked for that the forward pass did not prepare: call ops.sequence_logprob")
     ctx.mark_non_differentiable(*output[1:])
     ctx.settings = (scale, cap, chunk)
     ctx.has_bias = tensors[2] is not None
@@ -173,7 +173,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, grad_logps: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    # What forward saved is constant to autograd: a second derivative would be wrong without a word.
+    # What forward saved is constant to autograd: a second derivative would be silently wrong.
     if torch.is_grad_enabled():
         raise UserError("sequence_logprob, compiled, has no second derivative (create_graph): choose impl='reference'")
     saved = list(ctx.saved_tensors)
@@ -186,7 +186,7 @@ def _backward(ctx: Any, grad_logps: Tensor, *_: Tensor) -> tuple[Tensor | None, 
 
 
 def _fake_backward(grad: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    # One meta tensor among others brings the dispatcher here, which then would return memory without contents.
+    # A single meta tensor among others makes the dispatcher call this, and the result would be uninitialised memory.
     for x in (grad, weight, bias, *rest):
         if isinstance(x, Tensor) and x.device != hidden.device:
             raise UserError(f"a tensor is on {x.device}, hidden is on {hidden.device}: want one device")

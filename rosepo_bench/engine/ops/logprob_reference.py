@@ -1,9 +1,12 @@
-"""Log-probs of sequences from hidden rows: the readable reference, and what every implementation refuses.
+"""Log-probs of sequences from hidden rows: the readable reference, and the checks of arguments that all
+implementations share.
 
 Shape legend: N rows, V vocabulary, d width, M triples, S sequences.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,30 +14,33 @@ from torch.nn.functional import linear
 
 from rosepo_bench.base.errors import UserError
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Of logit_scale and soft_cap: in float32 they, and their quotients with logits, are numbers.
+# Bounds of logit_scale and soft_cap, which keep both, and logits divided by them, finite in float32.
 LEAST, MOST = 1e-6, 1e6
 MOST_COUNTED = 1 << 48
 
 
 def sequence_logprob(
-    hidden: Tensor,
-    weight: Tensor,
+    hidden: Float[Tensor, "N d"],
+    weight: Float[Tensor, "V d"],
     *,
-    targets: Tensor,
-    row_of_target: Tensor,
-    sequence_of_target: Tensor,
+    targets: Int64[Tensor, " M"],
+    row_of_target: Int64[Tensor, " M"],
+    sequence_of_target: Int64[Tensor, " M"],
     num_sequences: int,
-    bias: Tensor | None = None,
+    bias: Float[Tensor, " V"] | None = None,
     logit_scale: float = 1.0,
     soft_cap: float = 0.0,
-) -> Tensor:
-    """The log-prob of each sequence, ``[num_sequences]``: over its triples the sum of
-    ``log_softmax(x[row])[target]``, with logits ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
+) -> Float[Tensor, " S"]:
+    """The log-prob of each sequence: the sum over its triples of ``log_softmax(x[row])[target]``, with logits
+    ``x = squash(logit_scale (hidden weightᵀ + bias))`` and
     ``squash(x) = soft_cap tanh(x / soft_cap)`` (Gemma 2, arXiv 2408.00118), or ``x`` where ``soft_cap`` is 0.
 
     It holds the logits of all rows, ``[N, V]``, in memory, several times with a gradient; the compiled operator
-    (csrc/sequence_logprob.h, called through rosepo_bench/engine/ops) does not.
+    (csrc/sequence_logprob.h, called by ops/logprob_op.py) does not.
     """
     logits = linear(hidden, weight, bias).to(wide(hidden)) * logit_scale
     if soft_cap:
@@ -44,12 +50,12 @@ def sequence_logprob(
 
 
 def wide(hidden: Tensor) -> torch.dtype:
-    """What log-probs are computed and returned in."""
+    """The dtype in which log-probs are computed and returned."""
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
 def check_tensors(**arguments: Tensor | None) -> None:
-    """Before anything is asked of them as tensors."""
+    """Checks that they are dense tensors, before other checks ask for shapes and dtypes. Raises UserError."""
     for name, value in arguments.items():
         if value is None and name == "bias":
             continue
@@ -73,7 +79,7 @@ def check_arguments(
     chunk_rows: int,
     memory_budget: int,
 ) -> None:
-    """Everything that is known without looking at a tensor's values: never waits for a device."""
+    """Checks everything but the tensors' values, so that it never waits for a device. Raises UserError."""
     if hidden.dtype not in DTYPES:
         raise UserError(f"hidden is {hidden.dtype}: want float32, float64, bfloat16 or float16")
     if hidden.dim() != 2:
@@ -105,7 +111,7 @@ def check_ranges(
     sequence_of_target: Tensor,
     num_sequences: int,
 ) -> None:
-    """Looks at the indices, which waits for the device that they are on."""
+    """Raises UserError for an index out of range. Waits for the device."""
     for name, index, limit, of in (
         ("targets", targets, weight.shape[0], "rows of weight"),
         ("row_of_target", row_of_target, hidden.shape[0], "rows of hidden"),
@@ -118,7 +124,7 @@ def check_ranges(
 
 
 def check_finite(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-    """Names the first value that is not finite. Waits for the device."""
+    """Raises UserError for the first value that is not finite. Waits for the device."""
     for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
         if tensor is None or bool(torch.isfinite(tensor).all()):
             continue
@@ -144,7 +150,7 @@ def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:
 
 def _check_number(name: str, number: float) -> None:
     if isinstance(number, Tensor):
-        raise UserError(f"{name} is a tensor: want a number; one that is trained belongs into hidden, as a factor")
+        raise UserError(f"{name} is a tensor: want a number; to train it, multiply hidden by it")
     if not LEAST <= number <= MOST:
         raise UserError(f"{name} is {number:g}: want {LEAST:g} to {MOST:g}")
 

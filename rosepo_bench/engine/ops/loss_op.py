@@ -43,7 +43,7 @@ def preference_loss_and_statistics(
     the pairs: reward margin, accuracy, ε.
 
     ``loss`` names a row of ``python -m rosepo_bench ls losses``; equations and sources are in
-    :mod:`rosepo_bench.losses.formulas`. What a row does not use is refused, never ignored.
+    :mod:`rosepo_bench.losses.formulas`. An argument that the loss does not use is refused, never ignored.
 
     ``chosen`` ``[pairs]``, ``rejected`` ``[pairs]`` or ``[pairs, K]``: summed log-probs of the responses under the
     policy, end token included, in nats, float32 or float64; ``reference_chosen``, ``reference_rejected``: the same
@@ -51,16 +51,16 @@ def preference_loss_and_statistics(
     ``beta`` > 0: a number or ``[pairs]``. ``epsilon``: a number, ``[pairs]`` or ``[pairs, K]``, 0 to 1 (above .5 the
     preference flips), 0 to .45 for robust. ``weight`` ``[pairs]``, at least 0, multiplies each pair's loss.
     ``chosen_tokens``, ``rejected_tokens``: lengths of the responses, int64, at least 1, shaped as the log-probs.
-    ``gamma``: SimPO's margin. ``sft_weight``: of CPO's second term (default 1). ``kl``: KTO's z over the whole
+    ``gamma``: SimPO's margin. ``sft_weight``: weight of CPO's second term (default 1). ``kl``: KTO's z over the whole
     effective batch, a number or a scalar tensor; ``desirable``, ``undesirable``: KTO's weights (default 1).
 
-    ``impl`` as in :func:`live`. The compiled operators compute in float64, whatever the tensors hold, losses,
-    gradients and statistics in one pass; they have no second derivative and none in forward mode (``reference`` has).
+    ``impl`` as in :func:`live`. The compiled operators compute losses, gradients and statistics in one pass, in float64
+    whatever the tensors' dtype; they have no second and no forward-mode derivatives (``reference`` has both).
 
-    Raises :class:`UserError` for an argument outside these, by name and value. Values in a tensor are looked at on
-    the CPU. On CUDA, where that would wait for the device, a bad value makes its pair's loss and gradients NaN, and
-    :func:`raise_errors` then says which it was; ``validate=True`` asks at once, which is refused under torch.compile
-    and while a CUDA graph is captured. In compiled code the operators' own refusals are RuntimeErrors.
+    Raises :class:`UserError` for any other argument, with its name and value. Values in tensors are checked on the CPU.
+    On CUDA, where a check would wait for the device, a bad value makes its pair's loss and gradients NaN, and
+    :func:`raise_errors` names it; ``validate=True`` checks at once, and is refused under torch.compile and while a CUDA
+    graph is captured. In compiled code the operators' own refusals are RuntimeErrors.
     """
     given = LossArguments(
         chosen,
@@ -82,7 +82,7 @@ def preference_loss_and_statistics(
     formula = losses.check(given)
     running = live(impl, chosen.device)
     if validate and _blind(running):
-        raise UserError("validate is True: values cannot be looked at here, under torch.compile or in a CUDA graph")
+        raise UserError("validate is True: values cannot be read under torch.compile or in a CUDA graph; leave it out")
     if running == "reference":
         return losses.preference_loss(given, formula, validate=validate)
     refuse_tangents(**{name: value for name, value in given.items() if isinstance(value, Tensor)})
@@ -93,9 +93,9 @@ def preference_loss_and_statistics(
 
 
 def _blind(running: str) -> bool:
-    """Whether asking for values would break what runs."""
+    """Whether values cannot be read now: under torch.compile, or while a CUDA graph is captured."""
     if torch.compiler.is_compiling():
-        return running != "cpp"  # which always looks
+        return running != "cpp"  # which always checks values
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
@@ -114,7 +114,9 @@ def _alone(function: Callable[_P, tuple[Tensor, Statistics]]) -> Callable[_P, Te
 
     loss.__name__ = "preference_loss"
     loss.__signature__ = inspect.signature(function).replace(return_annotation=Tensor)  # type: ignore[attr-defined]
-    loss.__doc__ = "The loss alone of :func:`preference_loss_and_statistics`, which says what the arguments are."
+    loss.__doc__ = (
+        "The loss of :func:`preference_loss_and_statistics` without the statistics; see there for the arguments."
+    )
     return loss
 
 
@@ -125,7 +127,7 @@ def _fake(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     arguments = LossArguments(*given)
     losses.check(arguments)
     chosen, rejected = arguments.chosen, arguments.rejected
-    # Contiguous whatever the inputs' strides, as the kernels write them.
+    # The kernels write contiguous results, whatever the strides of the inputs.
     return (
         chosen.new_empty(chosen.shape),
         chosen.new_empty(chosen.shape),
@@ -137,14 +139,14 @@ def _fake(*given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     for name, needed in zip(LossArguments._fields, ctx.needs_input_grad, strict=False):
         if needed and name not in ("chosen", "rejected"):
-            raise UserError(f"{name} requires a gradient, which the loss does not give: detach it")
+            raise UserError(f"{name} requires a gradient, which the loss does not compute: detach it")
     _, grad_chosen, grad_rejected, statistics = output
     ctx.mark_non_differentiable(grad_chosen, grad_rejected, statistics)
     ctx.save_for_backward(grad_chosen, grad_rejected)
 
 
 def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    # The saved gradients are constants to autograd: a second derivative would be zero without a word.
+    # The saved gradients are constants to autograd: a second derivative would silently be zero.
     if torch.is_grad_enabled():
         raise UserError("the compiled preference_loss has no second derivative (create_graph): choose impl='reference'")
     grad_chosen, grad_rejected = ctx.saved_tensors

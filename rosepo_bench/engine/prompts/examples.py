@@ -1,4 +1,4 @@
-"""Examples to trees: which token sequences of a user share a trunk, and where a prompt's history begins."""
+"""From examples to trees: which of a user's token sequences share a prefix, and where a prompt's history begins."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rosepo_bench.engine.prompts.prompter import Prompter
 
 @dataclass(frozen=True)
 class PlacedTree:
-    """One tree of a user and the ``places`` of its sequences: flat indices into the responses ``[n, R]``."""
+    """One tree of a user; ``places`` are its sequences' flat indices into the responses ``[n, R]``."""
 
     tree: Tree
     places: Int64[np.ndarray, " sequences"]
 
 
 def by_user(user: Int[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
-    """The rows of each user, users in the order of their number, rows in their own order."""
+    """The rows of each user: users in ascending order, rows in their original order."""
     order = np.argsort(user, kind="stable")
     cuts = np.flatnonzero(np.diff(user[order])) + 1
     return np.split(order, cuts) if len(order) else []
@@ -34,10 +34,10 @@ def by_user(user: Int[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
 def history_starts(
     user: Int64[np.ndarray, " n"], step: Int64[np.ndarray, " n"], *, history: int, anchor: int
 ) -> Int64[np.ndarray, " n"]:
-    """Where each example's prompt begins in the user's sequence. Beginnings move every ``anchor`` steps, counted back
-    from the user's latest example, which has ``history`` items; the others have ``history - anchor + 1`` or more, as
-    far as there are so many. Examples that begin together extend each other: their tree has one trunk. With an anchor
-    of 1 the window slides."""
+    """Where each example's prompt begins in the user's sequence. The start moves ``anchor`` steps at a time, counted
+    back from the user's latest example, whose prompt has ``history`` items; the others have ``history - anchor + 1`` to
+    ``history``, or all there are. Prompts with the same start extend each other and share one path in their tree. With
+    an anchor of 1 the window slides at every step."""
     latest = np.zeros(int(user.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(latest, user, step)
     moved = (latest[user] - step) // anchor * anchor
@@ -54,12 +54,12 @@ def grouped(
     compared: bool = False,
     alone: bool = False,
 ) -> list[list[PlacedTree]]:
-    """The trees of each user of ``examples``, users as in ``by_user``: under every prompt the titles ``responses``
-    ``[n, R]`` (item indices). One tree a user, or several where ``limits`` asks for it.
+    """The trees of each user of ``examples``, users as in ``by_user``: the titles of ``responses`` (item indices) after
+    each example's prompt. One tree per user, or several where ``limits`` requires it.
 
-    ``alone``: every example is a user of its own, its tree that of one prompt. ``compared``: an example's responses are
-    told apart by the loss: they stay in one tree, and UserError where two are the same tokens. UserError also for what
-    no tree can hold, with user, step and item.
+    ``alone``: each example gets a tree of its own, as if it were a user. ``compared``: the loss compares an example's
+    responses, so they stay in one tree. UserError, with user, step and item, for what no tree can hold and, with
+    ``compared``, for two responses with the same tokens.
     """
     width = responses.shape[1]
     outside = np.argwhere((responses < 0) | (responses >= len(prompter.titles)))
@@ -93,25 +93,25 @@ def _prompts(
     spans: list[tuple[int, int]],
     listed: Iterable[Int[np.ndarray, " _"] | None],
 ) -> list[Int32[np.ndarray, " _"]]:
-    """The prompts over ``sequence[start:stop]`` for each of ``spans``. Where they list no candidates, those of one
-    start are beginnings of the longest."""
+    """The prompt over ``sequence[start:stop]`` for each of ``spans``. Without candidates in them, prompts with the same
+    start are prefixes of the longest one, which alone is built."""
     if prompter.with_candidates:
         return [prompter.prompt(sequence[start:stop], row) for (start, stop), row in zip(spans, listed, strict=True)]
     longest: dict[int, int] = {}
     for start, stop in spans:
         longest[start] = max(stop, longest.get(start, start))
-    trunks = {}
+    built = {}
     for start, stop in longest.items():
         items = sequence[start:stop].tolist()
         sizes = [len(prompter.header), *(len(prompter.titles[item]) for item in items)]
-        trunks[start] = prompter.prompt(items), list(itertools.accumulate(sizes))
-    return [trunks[start][0][: trunks[start][1][stop - start]] for start, stop in spans]
+        built[start] = prompter.prompt(items), list(itertools.accumulate(sizes))
+    return [built[start][0][: built[start][1][stop - start]] for start, stop in spans]
 
 
 def example_prompts(
     prompter: Prompter, sequences: Sequence[Int[np.ndarray, " _"]], examples: Examples
 ) -> list[Int32[np.ndarray, " _"]]:
-    """The prompt of each example, the same under which its candidates are scored."""
+    """The prompt of each example, the one under which its candidates are scored."""
     starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
     columns = (x.tolist() for x in (examples.user, starts, examples.step))
     rows = zip(*columns, examples.candidates, strict=True)
@@ -124,7 +124,7 @@ def _placed(trees: list[Tree], places: Int64[np.ndarray, " sequences"]) -> list[
 
 
 def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, key: str) -> None:
-    """Refuses a token budget that cannot hold a prompt with its ``responses``: before any work, with what to set."""
+    """Raises UserError, before any work, for a budget of tokens that cannot hold a prompt with its responses."""
     needed = prompter.longest(listed) + (responses - 1) * max(map(len, prompter.titles))
     if needed > budget:
         raise UserError(
@@ -135,8 +135,8 @@ def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, k
 
 @dataclass(frozen=True)
 class Window:
-    """Steps ``[start, stop)`` of a user's sequence that stand in one tree of SFT, history from ``start`` on. Those from
-    ``first`` on are trained on; they count as its length."""
+    """Steps ``[start, stop)`` of a user's sequence that share an SFT tree; their history begins at ``start``. Those
+    from ``first`` on are trained on; their number is the window's length."""
 
     user: int
     start: int
@@ -150,8 +150,8 @@ class Window:
 def sft_windows(
     train_end: Int64[np.ndarray, " users"], size: int, *, first: int = 0, seed: int, epoch: int
 ) -> list[Window]:
-    """Every training step from ``first`` on once, cut into windows of ``size`` items whose offset is drawn a user and
-    an epoch; in the shuffled order of the epoch. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
+    """Every training step from ``first`` on, once, in windows of ``size`` items at an offset drawn for each user and
+    epoch, in the epoch's shuffled order. A pure function of (seed, epoch). UserError for a ``size`` below 1."""
     if size < 1:
         raise UserError(f"windows of {size} items: want 1 or more")
     draw = generator(seed, "sft", "windows", epoch)
@@ -172,9 +172,9 @@ def window_trees(
     limits: Limits,
     candidates: Callable[[int, int], Int[np.ndarray, " _"]] | None = None,
 ) -> list[Tree]:
-    """The trees of windows, in order: each item of a window is the response to those before it. One trunk without
-    branches, unless the prompt lists the step's ``candidates(user, step)``; one tree a window, or several where
-    ``limits`` asks for it."""
+    """The trees of the windows, in order: each item of a window is the response to the items before it. A tree has no
+    branches unless prompts list the step's ``candidates(user, step)``. One tree per window, or several where ``limits``
+    requires it."""
     pairs = []
     for window in windows:
         sequence, steps = sequences[window.user], range(max(window.start, window.first), window.stop)

@@ -1,7 +1,7 @@
-"""Prompts: one versioned template a kind of data, history first, joined as token ids.
+"""Prompts: one versioned template per kind of data, history first, joined as token ids.
 
-A title is tokenised alone and closed by the end token, wherever it stands; prompt and response are then concatenations
-of the same ids, and the response to one prompt is the continuation of the next.
+Each title is tokenised on its own and ends with the end token, so that its ids are the same wherever it stands. Without
+candidates in the prompt, a prompt and its response are then together a prefix of the user's next prompt.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Template:
         return digest(asdict(self))
 
     def words(self) -> tuple[str, ...]:
-        """Its texts, for a tokenizer's training."""
+        """Its texts, to train a tokenizer on."""
         return (self.header, self.candidates, self.answer)
 
 
@@ -54,8 +54,8 @@ def template_for(source: str) -> Template:
 
 
 class Prompter:
-    """Prompts and responses of one catalogue as token ids (int32). UserError: no titles, one that tokenises to
-    nothing, an ``anchor`` (see ``examples.history_starts``) outside ``[1, history]``."""
+    """Prompts and responses of one catalogue as token ids. UserError for no titles, a title that tokenises to nothing,
+    and an ``anchor`` (see ``examples.history_starts``) outside ``[1, history]``."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class Prompter:
         anchor: int = 1,
     ) -> None:
         if not len(titles):
-            raise UserError("a catalogue without titles: prompts and responses are made of at least one")
+            raise UserError("a catalogue without titles: prompts and responses need at least one")
         if not 1 <= anchor <= history:
             raise UserError(
-                f"a history of {history} items that begins anew every {anchor}: want 1 or more, and no step wider than "
-                "the history, or some prompts would have none"
+                f"prompt.anchor = {anchor}, prompt.history = {history}: want an anchor of at least 1 and at most the "
+                "history, or some prompts would have none"
             )
         self.history, self.anchor, self.with_candidates = history, anchor, candidates
         self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
@@ -88,7 +88,7 @@ class Prompter:
         return np.array([*ids, encoder.end], dtype=np.int32)
 
     def prompt(self, items: Items, candidates: Items | None = None) -> Int32[np.ndarray, " length"]:
-        """The ids of a prompt over the history ``items``, oldest first (all of them: the caller cuts the window)."""
+        """The ids of a prompt over the history ``items``, oldest first, all of them: the caller chooses the window."""
         parts = [self.header, *(self.titles[item] for item in items)]
         if self.with_candidates:
             assert candidates is not None, "this template lists the candidates"
@@ -96,11 +96,11 @@ class Prompter:
         return np.concatenate(parts)
 
     def response(self, item: int | np.integer) -> Int32[np.ndarray, " length"]:
-        """The ids of a title with its end token."""
+        """The ids of an item's title with its end token."""
         return self.titles[item]
 
     def longest(self, candidates: int) -> int:
-        """Tokens of the longest prompt and response that this catalogue can make."""
+        """Most tokens that a prompt with its response can have in this catalogue."""
         lengths = np.sort([len(title) for title in self.titles])[::-1]
         total = len(self.header) + int(lengths[: self.history].sum()) + int(lengths[0])
         if self.with_candidates:
@@ -114,20 +114,20 @@ def _line(encoder: Encoder, text: str, begin: bool = False) -> Int32[np.ndarray,
 
 
 def check_distinct(prompter: Prompter, titles: Sequence[str]) -> None:
-    """Refuses a catalogue in which the tokenizer cannot tell two titles apart: no loss could, once they are a pair."""
+    """Raises UserError where two titles have the same tokens: as a pair they would have the same log-prob."""
     first: dict[bytes, int] = {}
     for number, tokens in enumerate(prompter.titles):
         other = first.setdefault(tokens.tobytes(), number)
         if other != number:
             raise UserError(
                 f"items {other} and {number}: the tokenizer makes the same tokens of {titles[other]!r} and "
-                f"{titles[number]!r}, so a pair of them teaches nothing; give both one title (they are then one item), "
-                "or take a model with another tokenizer"
+                f"{titles[number]!r}, so a pair of them teaches nothing; make them one item, or take a "
+                "model with another tokenizer"
             )
 
 
 def check_context(prompter: Prompter, candidates: int, context: int) -> None:
-    """Refuses a model whose context cannot hold the prompts: before any work, with what to set."""
+    """Raises UserError, before any work, for a model whose context cannot hold the prompts."""
     needed = prompter.longest(candidates)
     if needed > context:
         raise UserError(

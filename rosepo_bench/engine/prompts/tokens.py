@@ -1,4 +1,4 @@
-"""Text to token ids: a BPE trained on the training titles for `tiny`, the model's own tokenizer otherwise."""
+"""Text to token ids: for `tiny` a BPE trained on the titles, for other models their own tokenizer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Encoder(Protocol):
 
 
 class TinyEncoder:
-    """Byte-level BPE; every text can be encoded, whatever it was trained on."""
+    """Byte-level BPE, which can encode any text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         begin, end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
-        assert begin is not None, "train_tiny puts it in"
-        assert end is not None, "train_tiny puts it in"
+        assert begin is not None, "train_tiny adds it"
+        assert end is not None, "train_tiny adds it"
         self.begin: tuple[int, ...] = (begin,)
         self.end: int = end
         self.size = tokenizer.get_vocab_size()
@@ -46,7 +46,7 @@ class TinyEncoder:
 
 
 def train_tiny(texts: Sequence[str], vocabulary: int) -> TinyEncoder:
-    """BPE of at most ``vocabulary`` tokens over ``texts`` (each title once, the template's words too)."""
+    """BPE of at most ``vocabulary`` tokens over ``texts`` (each title once, and the template's words)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""Beam search of the title trie: approximate, with work that is bounded before it begins."""
+"""Beam search of the title trie: approximate, with bounded work."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rosepo_bench.engine.ranking.trie import Trie
 
 
 class Beam(TitleSearch):
-    """Of the prefixes of one length the ``width`` most likely ones go on; all others, and the titles below them, are
-    lost. A prefix that can no longer reach the best ``k`` titles found so far leaves its place to another."""
+    """Of the prefixes of one length it keeps the ``width`` most likely; the others are dropped with all titles below
+    them. A prefix that can no longer reach the best ``k`` titles found so far takes no place in the beam."""
 
     def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int], width: int) -> None:
         super().__init__(trie, k, score, excluded)
@@ -46,16 +46,16 @@ def rank_beam_approximate(
     label: str,
     exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
-    """The best ``k`` titles that a beam of ``width`` prefixes finds: APPROXIMATE, other titles may score higher.
+    """The best ``k`` titles that a beam of ``width`` prefixes finds. APPROXIMATE: other titles may score higher.
 
-    The scores are those of ``catalogue.rank_all``, the selection need not be; prefixes of one length compete by their
-    summed log-probs. With ``exclude`` fewer than ``k`` may be found: the rest is -1 with score -inf. UserError for a
-    beam narrower than ``k`` or wider than the catalogue, else as ``rank_all``.
+    A title's score is that of ``catalogue.rank_all``, but the best titles may be missed; prefixes of one length compete
+    by their summed log-probs. With ``exclude`` fewer than ``k`` may be found: the rest is -1 with score -inf. UserError
+    for a beam narrower than ``k`` or wider than the catalogue, otherwise as ``rank_all``.
     """
     if not k <= width <= trie.items:
         raise UserError(
             f"a beam of {width} prefixes for the best {k} of {trie.items} titles: its width must lie in "
-            f"[{k}, {trie.items}]; wider than the catalogue it would be the exact ranking, rank_all"
+            f"[{k}, {trie.items}]; wider than the catalogue use the exact ranking, rank_all"
         )
 
     def begin(excluded: frozenset[int]) -> TitleSearch:

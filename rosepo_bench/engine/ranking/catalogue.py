@@ -1,7 +1,9 @@
 """The whole catalogue scored exactly: every title under every prompt.
 
-The title trie (``engine/trie.py``) is read in pieces over a prompt's cached keys and values, many prompts at once. A
-title's score is the sum of its tokens' log-probs over the whole vocabulary, end token included, or their mean.
+The title trie (``trie.py``) is read in pieces over the prompts' cached keys and values, many prompts at once. A title's
+score is the sum or mean of its tokens' log-probs over the whole vocabulary, end token included.
+
+Shape legend: n prompts, B prompts of a batch, N nodes of the trie, I items, F nodes just read, d width.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.trie import Trie
 from rosepo_bench.engine.ranking.trie_reader import TrieReader, check, is_mean, left_out
 
-# Nodes of the trie read at a time under a prompt: the cost of their attention grows with the square, what is read
-# again, the first node's ancestors, falls.
+# Nodes of the trie read at a time under a prompt. Larger pieces: attention grows with the square. Smaller pieces: the
+# ancestors of each piece's first node are read again more often.
 PIECE = 128
 
 
@@ -34,10 +36,10 @@ def catalogue_scores(
     batch_tokens: int,
     label: str,
 ) -> Float64[np.ndarray, "n I"]:
-    """Scores of all titles under each prompt, float64 ``[n, items]``: the `sum` or the `mean` of the tokens' log-probs.
+    """Scores of all titles under each prompt: the `sum` or the `mean` of the tokens' log-probs.
 
-    Without gradient; a batch holds the log-prob of every node of the trie, float64. UserError, before any work, for a
-    prompt that leaves no room for the longest title.
+    Without gradient; memory holds a float64 per prompt of a batch and node of the trie. UserError, before any work, for
+    a prompt that leaves no room for the longest title.
     """
     result = np.full((len(prompts), trie.items), np.nan)
     for rows, scores in _scored(model, trie, prompts, score, batch_tokens, label):
@@ -56,9 +58,9 @@ def rank_all(
     label: str,
     exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
-    """The best ``k`` titles under each prompt, by scoring every one. ``exclude`` are items that each prompt leaves out.
+    """The best ``k`` titles under each prompt, by scoring all. ``exclude``: for each prompt, items to leave out.
 
-    UserError where fewer than ``k`` remain, else as ``catalogue_scores``.
+    UserError where fewer than ``k`` remain, otherwise as ``catalogue_scores``.
     """
     excluded = left_out(trie, prompts, k, exclude)
     items, values = np.empty((len(prompts), k), dtype=np.int64), np.empty((len(prompts), k))
@@ -79,7 +81,7 @@ def _scored(
     batch_tokens: int,
     label: str,
 ) -> Iterator[tuple[list[int], Float64[np.ndarray, "B I"]]]:
-    """Rows of prompts and the scores of all titles under them."""
+    """For each batch: the rows of its prompts, and the scores of all titles under them."""
     check(model, trie, prompts)
     lengths = trie.lengths if is_mean(score) else 1
     done = 0
@@ -97,7 +99,7 @@ def _scored(
 def _node_logps(
     model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]]
 ) -> Float64[np.ndarray, "B N"]:
-    """The log-prob of every node's token after its parent ``[B, N]``, the root's 0."""
+    """The log-prob of each node's token after its parent; the root's is 0."""
     reader, found = TrieReader(model, trie, prompts), np.zeros((len(prompts), len(trie)))
     _fill(model, trie, found, np.zeros(1, dtype=np.int64), reader.prompts.hidden[:, None])
     inner = trie.inner
@@ -117,7 +119,7 @@ def _fill(
     nodes: Int64[np.ndarray, " F"],
     states: Float[Tensor, "B F d"],
 ) -> None:
-    """Writes the log-probs of the children of ``nodes``, whose states ``[B, F, d]`` are given."""
+    """Writes into ``found`` the log-probs of the children of ``nodes``, which have these ``states``."""
     children, parent = trie.children(nodes)
     batch = len(found)
     rows = (np.arange(batch)[:, None] * len(nodes) + parent).ravel()
@@ -126,7 +128,7 @@ def _fill(
 
 
 def _ancestors(trie: Trie, node: int) -> Int64[np.ndarray, " A"]:
-    """The ancestors of a node, the root left out, from the top."""
+    """The ancestors of a node without the root, from the top."""
     found = []
     while (node := int(trie.parent[node])) > 0:
         found.append(node)

@@ -1,4 +1,7 @@
-"""Greedy free text after prompts: one title each, up to its end token."""
+"""Greedy free text after prompts: one title each, up to its end token.
+
+Shape legend: R states, d width.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Generated:
-    """What a model wrote after one prompt: ``tokens`` without the end token. ``finished``: the end token came; else the
-    text was cut by the limit and is no title."""
+    """What a model wrote after one prompt, ``tokens`` without the end token. ``finished``: the end token came; if not,
+    the limit cut the text, which is then no title."""
 
     tokens: Int64[np.ndarray, " length"]
     finished: bool
 
     def title(self, model: LanguageModel) -> str | None:
-        """The text as it was written; None where it is unfinished."""
+        """The text as written; None where it is unfinished."""
         return model.encoder.decode(self.tokens.tolist()) if self.finished else None
 
 
@@ -42,11 +45,10 @@ def generate(
     batch_tokens: int,
     label: str,
 ) -> list[Generated]:
-    """The most likely token after each prompt, again and again, until the end token or ``limit`` tokens (the end token
-    counts).
+    """Greedy decoding after each prompt until the end token or ``limit`` tokens (the end token counts).
 
-    Without gradient. What is written does not depend on the other prompts, equal logits within rounding apart.
-    UserError, before any work: a limit that would cut a title of the catalogue, or for which the context has no room.
+    Without gradient. The text does not depend on the other prompts, except where logits are equal within rounding.
+    UserError, before any work, for a limit that would cut a title of the catalogue or exceed the context.
     """
     longest = max(len(title) for title in prompter.titles)
     if limit < longest:
@@ -85,7 +87,7 @@ def _written(model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]], lim
 
 
 def _most_likely(model: LanguageModel, hidden: Float[Tensor, "R d"]) -> Int64[Tensor, " R"]:
-    """The token of the highest logit at each state, int64 ``[R]``. UserError where logits are not finite."""
+    """The token of the highest logit at each state. UserError where logits are not finite."""
     found = []
     for part in hidden.split(ROWS):
         top = model.logits(part).max(dim=-1)

@@ -1,9 +1,10 @@
-"""A batch of prompts that a model reads once; what follows them is read over the cached keys and values.
+"""A batch of prompts that a model reads once; later tokens are read over their cached keys and values.
 
-Rows are padded on the right, where causal attention cannot look, and whatever comes later is masked from the padding:
-results depend neither on it nor on who shares a batch.
+Rows are padded on the right. The prompts do not see padding, as attention is causal, and for later tokens it is masked:
+results depend neither on padding nor on which prompts share a batch.
 
-Shape legend: B prompts, S tokens read after them so far, F fresh ones, E log-probs, R rows.
+Shape legend: B prompts, S tokens read after them so far, F tokens to read, K of them to keep, E log-probs, R rows,
+d width.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from rosepo_bench.engine.model.language_model import LanguageModel
 
 
 class CachedPrompts:
-    """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict what comes next. Attention is
-    dense whatever ``model.attention`` says: few queries at a time see the cache."""
+    """``hidden`` ``[B, d]`` are the states of the prompts' last tokens, which predict the next tokens. Attention is
+    dense, whatever ``model.attention`` says, as only few queries at a time read the cache."""
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]]) -> None:
         from transformers import DynamicCache
@@ -36,10 +37,10 @@ class CachedPrompts:
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = prompt
         self.lengths = torch.from_numpy(lengths).to(model.device)
-        # Without a mask the attention is plainly causal.
+        # Without a mask attention is causal.
         states = self._run(torch.from_numpy(tokens).to(model.device))
         self.hidden = states[torch.arange(len(prompts), device=model.device), self.lengths - 1]
-        # Where the cached tokens stand, and which of the prompts' are none.
+        # The positions of the cached tokens, and which of the prompts' are tokens rather than padding.
         self.positions = torch.arange(tokens.shape[1], device=model.device).expand(tokens.shape)
         self.seen = self.positions < self.lengths[:, None]
 
@@ -51,11 +52,10 @@ class CachedPrompts:
         *,
         keep: Int64[Tensor, "B K"] | None = None,
     ) -> Float[Tensor, "B F d"]:
-        """The hidden states ``[B, F, d]`` of ``tokens`` ``[B, F]`` that stand ``depth`` ``[B, F]`` tokens after their
-        prompt (the first one 0) and see all of it; ``sees`` bool ``[B, F, S + F]`` says which later tokens they see.
+        """The hidden states of ``tokens``, which see all of their prompt. ``depth``: how many tokens after it each
+        stands, from 0; ``sees`` ``[B, F, S + F]``: which of the tokens after the prompt it sees.
 
-        Those at ``keep`` ``[B, K]`` (places among the F, all of them without it) are there for tokens to come, in that
-        order; the others are forgotten.
+        Only the tokens at ``keep`` (indices among the F) stay in the cache, in that order; None: all of them.
         """
         before, query = self.cache.get_seq_length(), self.lengths[:, None] + depth
         key = torch.cat([self.positions, query], dim=1)
@@ -75,7 +75,7 @@ class CachedPrompts:
         return states
 
     def _forget(self, before: int, keep: Int64[Tensor, "B K"]) -> None:
-        """Drops what was cached after ``before``, but for the places ``keep``."""
+        """Drops from the cache all tokens after the first ``before``, except those at ``keep``."""
         rows = torch.arange(len(keep), device=keep.device)[:, None]
         for layer in self.cache.layers:
             layer.keys, layer.values = (
@@ -84,7 +84,7 @@ class CachedPrompts:
             )
 
     def select(self, rows: Int64[Tensor, " kept"]) -> None:
-        """Goes on with the prompts ``rows`` (indices) alone."""
+        """Keeps only the prompts at ``rows``."""
         self.lengths, self.hidden = self.lengths[rows], self.hidden[rows]
         self.positions, self.seen = self.positions[rows], self.seen[rows]
         for layer in self.cache.layers:
@@ -97,8 +97,8 @@ class CachedPrompts:
 def token_logps(
     model: LanguageModel, hidden: Float[Tensor, "R d"], row: Int64[np.ndarray, " E"], token: Int64[np.ndarray, " E"]
 ) -> Float64[np.ndarray, " E"]:
-    """Log-probs over the whole vocabulary of ``token`` ``[E]`` at the states ``hidden[row]``, float64 ``[E]``; each row
-    of ``hidden`` ``[R, d]`` meets the vocabulary once. UserError where one is not finite."""
+    """Log-probs over the whole vocabulary of ``token`` at the states ``hidden[row]``; each row of ``hidden`` goes
+    through the head once. UserError where one is not finite."""
     row_of, target, own = torch.from_numpy(np.stack([row, token, np.arange(len(token))])).to(hidden.device)
     found = model.sums(hidden, target, row_of, own, len(token))
     ops.raise_errors(model.device)
@@ -106,9 +106,9 @@ def token_logps(
 
 
 def prompt_batches(prompts: Sequence[Int[np.ndarray, " _"]], more: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of prompts that are read together, shortest first: the padded prompts, and ``more`` tokens after each of
-    them, stay within ``batch_tokens``; a prompt for which there is no room with ``more`` is read alone. UserError,
-    before the first, for a prompt that is longer itself."""
+    """Rows of prompts that are read together, shortest first: the padded prompts stay within ``batch_tokens``, and so
+    do ``more`` tokens after each. A prompt is read alone where ``more`` alone exceeds it. UserError, before the first
+    batch, for a prompt longer than ``batch_tokens``."""
     rows = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
     if rows and len(prompts[rows[-1]]) > batch_tokens:
         raise UserError(
@@ -124,8 +124,8 @@ def prompt_batches(prompts: Sequence[Int[np.ndarray, " _"]], more: int, batch_to
 
 
 def check_prompts(model: LanguageModel, prompts: Sequence[Int[np.ndarray, " _"]], more: int) -> None:
-    """Refuses, before any work, prompts after which ``more`` tokens do not fit into the model's context, and ids that
-    the model does not know."""
+    """Raises UserError, before any work, for an empty prompt, one after which ``more`` tokens exceed the model's
+    context, and ids outside its vocabulary."""
     known = model.network.get_input_embeddings().weight.shape[0]
     for number, prompt in enumerate(prompts):
         if not len(prompt):

@@ -1,4 +1,4 @@
-"""Log-probs of given titles: candidate lists, pairs, references. One path for all, through the forest."""
+"""Log-probs of given titles, through the forest: the one path for candidate lists, pairs and references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def title_logps(
     batch_tokens: int,
     label: str,
 ) -> Float64[np.ndarray, "n R"]:
-    """Summed log-probs of the titles ``responses`` ``[n, R]`` under the examples' prompts, float64 ``[n, R]``.
+    """Summed log-probs of the titles ``responses`` (item indices) under the examples' prompts.
 
     Without gradient. UserError where a log-prob is not finite.
     """
@@ -46,7 +46,7 @@ def title_logps(
         bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
         raise UserError(
             f"{label}: the log-probs of example {bad} (user {examples.user[bad]}) are not finite; "
-            "the model has diverged"
+            "the model has diverged; lower the learning rate of its training"
         )
     return result
 

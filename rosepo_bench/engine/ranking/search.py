@@ -1,8 +1,10 @@
-"""The exact best K of the catalogue without reading most of it: best-first search of the title trie.
+"""The exact best K titles of the catalogue without reading most of it: best-first search of the title trie.
 
-A prefix's summed log-prob bounds the sums of all titles below it from above; divided by the tokens of the longest of
-them, it bounds their means (log-probs are never positive). Nodes are read in the order of that bound until K titles
-beat all that is left.
+A prefix's summed log-prob is an upper bound of the sums of all titles below it; divided by the number of tokens of the
+longest of them, it is an upper bound of their means (log-probs are never positive). Nodes are read in the order of that
+bound until K titles beat all bounds that are left.
+
+Shape legend: B prompts, F nodes read in a round, E children of them, d width.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from rosepo_bench.engine.ranking.result import Ranking
 from rosepo_bench.engine.ranking.trie import Trie
 from rosepo_bench.engine.ranking.trie_reader import TrieReader, check, is_mean, left_out
 
-# Nodes read in a round for each prompt: fewer means less read in vain, more means fewer rounds. A search that goes on
-# for long reads a fixed share of what it has read before, up to the second number.
+# Least and most nodes read in a round for each prompt: fewer nodes mean less needless reading, more mean fewer rounds.
+# A long search reads a fixed share (1/4) of what it has read so far.
 STEP, MOST = 24, 128
-# Chains of only children are read with their first node, whose log-prob alone was looked at: most titles soon share
-# their prefix with no other, and a model that knows them gives their rest nearly 1. A search that has read more nodes
-# than the first number, and the second for each title to find, has met no such model: it reads chains by PIECE.
+# A chain of only children is read together with its first node: most titles soon share their prefix with no other, and
+# a model that knows them gives the rest of such a title a probability near 1. After PATIENCE[0] + PATIENCE[1]·k nodes
+# the model evidently does not, and the search reads chains by PIECE nodes.
 PATIENCE, PIECE = (64, 24), 2
 
 
 class TitleSearch(ABC):
-    """One prompt's search: what is known of the nodes met so far, and the best ``k`` titles among them."""
+    """One prompt's search: the summed log-probs of the nodes so far, and the best ``k`` titles among them."""
 
     def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int]) -> None:
         self.trie, self.k, self.mean, self.excluded = trie, k, is_mean(score), excluded
@@ -49,7 +51,7 @@ class TitleSearch(ABC):
     def expand(
         self, nodes: Int64[np.ndarray, " F"], children: Int64[np.ndarray, " E"], logps: Float64[np.ndarray, " E"]
     ) -> None:
-        """Takes the log-probs of the ``children`` of ``nodes``, whose parents come before them."""
+        """Takes the log-probs of the ``children`` of ``nodes``; in ``nodes`` parents come before children."""
         trie, inside = self.trie, set(nodes.tolist())
         self.visited += len(nodes) - (0 in inside)  # the root is the prompt's own last token
         longest = trie.longest[children] if self.mean else np.ones_like(children)
@@ -65,11 +67,11 @@ class TitleSearch(ABC):
 
     @abstractmethod
     def open(self, bound: float, node: int) -> None:
-        """Takes a node that could be read next; no title below it scores more than ``bound``."""
+        """Takes a node that may be read later; no title below it scores more than ``bound``."""
 
     @abstractmethod
     def next(self) -> tuple[Int64[np.ndarray, " F"], Bool[np.ndarray, " F"]]:
-        """The nodes to read now, none when the search is over, and which of them (bool) may get descendants later."""
+        """The nodes to read now (none: the search is over), and whether descendants of each may be read later."""
 
     def _offer(self, node: int, total: float) -> None:
         for item in self.trie.ended(node).tolist():
@@ -80,7 +82,7 @@ class TitleSearch(ABC):
 
 
 class BestFirst(TitleSearch):
-    """Reads the node of the highest bound first, and ends when no bound reaches the ``k``-th best title."""
+    """Reads the node with the highest bound first, and ends when no bound reaches the ``k``-th best title."""
 
     def __init__(self, trie: Trie, k: int, score: str, excluded: frozenset[int]) -> None:
         super().__init__(trie, k, score, excluded)
@@ -99,7 +101,7 @@ class BestFirst(TitleSearch):
             if self.visited > patience:
                 stop = min(stop, node + PIECE)
             nodes.extend(range(node, stop))
-            # All that comes below a chain comes below its last node.
+            # All nodes below a chain are below its last node.
             stays.extend([bool(self.trie.goes_on[stop - 1])] * (stop - node))
         return np.array(nodes, dtype=np.int64), np.array(stays, dtype=bool)
 
@@ -115,8 +117,8 @@ def rank_best_first(
     label: str,
     exclude: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> Ranking:
-    """What ``catalogue.rank_all`` returns, titles apart whose scores are equal within rounding. Arguments and errors
-    as there."""
+    """The ranking of ``catalogue.rank_all``, except for the order of scores that are equal within rounding. Arguments
+    and errors as there."""
 
     def begin(excluded: frozenset[int]) -> TitleSearch:
         return BestFirst(trie, k, score, excluded)
@@ -137,8 +139,8 @@ def ranked(
     label: str,
     exclude: Sequence[Int[np.ndarray, " _"]] | None,
 ) -> Ranking:
-    """The result of the search that ``begin`` makes for each prompt, given the items that the prompt leaves out;
-    ``room``: about how many nodes a round reads for it at most."""
+    """The ranking by the search that ``begin`` makes for each prompt from its excluded items; ``room``: about the most
+    nodes that a round reads for a prompt."""
     excluded = left_out(trie, prompts, k, exclude)
     check(model, trie, prompts)
     items, scores = np.full((len(prompts), k), -1), np.full((len(prompts), k), -np.inf)
@@ -159,7 +161,7 @@ def ranked(
 def _run(
     model: LanguageModel, trie: Trie, prompts: Sequence[Int[np.ndarray, " _"]], searches: list[TitleSearch]
 ) -> None:
-    """Runs the searches of a batch to their end, a model call a round for all that are still open."""
+    """Runs the searches of a batch to their end, with one model call per round for all that are still open."""
     reader = TrieReader(model, trie, prompts)
     states, wanted = reader.prompts.hidden[:, None], [np.zeros(1, dtype=np.int64)] * len(searches)
     while searches:
@@ -181,7 +183,8 @@ def _expand(
     wanted: list[Int64[np.ndarray, " _"]],
     states: Float[Tensor, "B F d"],
 ) -> None:
-    """Gives each search the log-probs below the nodes that it ``wanted``, whose states ``[B, F, d]`` are in order."""
+    """Gives each search the log-probs of the children of the nodes that it ``wanted``; ``states`` are in their
+    order."""
     rows = np.repeat(np.arange(len(wanted)), [len(nodes) for nodes in wanted])
     place = np.concatenate([np.arange(len(nodes)) for nodes in wanted])
     hidden = states[torch.from_numpy(rows).to(states.device), torch.from_numpy(place).to(states.device)]

@@ -1,9 +1,9 @@
-"""The catalogue's titles as one trie of tokens: what ranks the whole catalogue walks it.
+"""The catalogue's titles as one trie of tokens, on which rankings of the whole catalogue work.
 
-Nodes are numbered in depth-first order, so that, as in the forest, two integers say who is below whom: ``k`` is ``q``
-or above it where ``k <= q < end[k]``. Node 0 is the root: the prompt's last token, which predicts first tokens.
+Nodes are numbered in depth-first order, as in the forest: node ``k`` is ``q`` or an ancestor of it where
+``k <= q < end[k]``. Node 0 is the root: the prompt's last token, which predicts the titles' first tokens.
 
-Shape legend: N nodes, I items.
+Shape legend: N nodes, I items, F given nodes, E children of them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rosepo_bench.base.errors import UserError
 
 @dataclass(frozen=True)
 class Trie:
-    """Arrays ``[N]``: ``token`` (the root's is -1), ``depth`` (tokens of the title so far), ``end`` (the node after the
+    """For each node ``token`` (the root's is -1), ``depth`` (tokens of the title so far), ``end`` (the node after the
     subtree), ``parent`` (the root's is -1), ``longest`` (tokens of the longest title in the subtree) and ``run`` (the
-    node after the chain of only children from here that have children themselves).
+    node after the chain that starts here, of only children that have children themselves).
 
-    The children of a node are ``child[child_start[n] : child_start[n + 1]]``; the items whose titles end at it
-    ``item[item_start[n] : item_start[n + 1]]``, by number. ``leaf[i]`` is the node where item i's title ends and
-    ``lengths[i]`` its tokens, end token included.
+    The children of a node n are ``child[child_start[n] : child_start[n + 1]]``; the items whose titles end at it are
+    ``item[item_start[n] : item_start[n + 1]]``, in ascending order. ``leaf[i]`` is the node where item i's title ends
+    and ``lengths[i]`` its number of tokens, end token included.
     """
 
     token: Int64[np.ndarray, " N"]
@@ -51,28 +51,28 @@ class Trie:
 
     @cached_property
     def has_children(self) -> Bool[np.ndarray, " N"]:
-        """bool ``[N]``"""
+        """Whether a node has children."""
         return np.diff(self.child_start) > 0
 
     @cached_property
     def has_items(self) -> Bool[np.ndarray, " N"]:
-        """bool ``[N]``: whether a title ends here."""
+        """Whether a title ends at a node."""
         return np.diff(self.item_start) > 0
 
     @cached_property
     def goes_on(self) -> Bool[np.ndarray, " N"]:
-        """bool ``[N]``: whether a child has children itself, and will see this node when it is read."""
+        """Whether a child of a node has children itself: it sees the node when it is read."""
         found = np.zeros(len(self), dtype=bool)
         found[self.parent[self.inner]] = True
         return found
 
     @property
     def inner(self) -> Int64[np.ndarray, " inner"]:
-        """The nodes that a model has to read: all that have children, but the root, which is the prompt's token."""
+        """The nodes that a model has to read: those with children, except the root, which is the prompt's token."""
         return 1 + np.flatnonzero(self.has_children[1:])
 
     def children(self, nodes: Int64[np.ndarray, " F"]) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
-        """The children of ``nodes``, one node after the other, and for each the place of its parent in ``nodes``."""
+        """The children of ``nodes``, node by node, and for each child the index of its parent in ``nodes``."""
         counts = self.child_start[nodes + 1] - self.child_start[nodes]
         place = np.repeat(np.arange(len(nodes)), counts)
         first = np.cumsum(counts) - counts
@@ -84,22 +84,22 @@ class Trie:
 
 
 def build(titles: Sequence[Int[np.ndarray, " _"]]) -> Trie:
-    """The trie of titles, each its token ids with the end token; items with equal titles share a node.
+    """The trie of ``titles``, each its token ids with the end token; items with equal titles share a node.
 
-    UserError: no title, an empty one, a negative id.
+    UserError for no title, an empty one, or a negative id.
     """
     lengths = np.array([len(title) for title in titles], dtype=np.int64)
     if not len(titles) or not lengths.all() or min(int(title.min()) for title in titles) < 0:
         raise UserError("a catalogue needs titles of at least one token each, with ids of 0 or more")
-    # Big-endian bytes sort as the ids do.
+    # As big-endian bytes, titles sort like their ids.
     order = np.array(sorted(range(len(titles)), key=lambda i: titles[i].astype(">u4").tobytes()))
     padded = np.full((len(titles), int(lengths.max())), -1, dtype=np.int64)
     for place, i in enumerate(order):
         padded[place, : lengths[i]] = titles[i]
     same = (padded[1:] == padded[:-1]) & (padded[1:] >= 0)
     shared = np.concatenate([[0], same.cumprod(axis=1).sum(axis=1)])
-    # In sorted order a title adds the nodes beyond what it shares with the one before: the order of creation is the
-    # depth-first order, and the last node so far is where the title ends.
+    # In sorted order each title adds nodes only after the prefix that it shares with the title before: nodes are made
+    # in depth-first order, and the last node made is where the title ends.
     fresh = lengths[order] - shared
     stops = 1 + np.cumsum(fresh)
     owner = np.repeat(np.arange(len(titles)), fresh)
@@ -127,7 +127,7 @@ def _linked(
         np.maximum.at(longest, parent[level], longest[level])
     children = np.bincount(parent[1:], minlength=nodes)
     ending = np.bincount(leaf, minlength=nodes)
-    # An only child comes right after its parent, so that chains are slices: these are their last nodes.
+    # An only child follows its parent directly, so that chains are slices; these are the last nodes of chains.
     last = np.flatnonzero((children != 1) | (np.append(children[1:], 0) == 0))
     return Trie(
         token=token,

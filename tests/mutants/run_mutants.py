@@ -12,14 +12,20 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from queue import Queue
+from typing import TypeVar
 
 from drawer import drawn
 from entries import ROOT, Mutant, Plan, PlanError, by_hand, read
 from outcomes import Copy, Outcome, copied
 from tabulate import tabulate
 
+T = TypeVar("T")
 RESULTS = ROOT / "results" / "mutants.md"
 ORDER = ("survived", "timed out", "not valid", "killed")
 
@@ -31,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     only.add_argument("--only", metavar="NAME", nargs="+", help="these mutants alone")
     only.add_argument("--list", action="store_true", help="the mutants, and run none")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="of a full run: mutants at once (default 1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where a full run is written (results/mutants.md)")
     given = parser.parse_args(arguments)
     try:
@@ -42,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.only:
             mutants = named(mutants, given.only)
         began = time.monotonic()
-        with copied(plan.stored) as copy:
-            found = list(sampled(mutants, copy, plan, given) if given.sample else every(mutants, copy, plan))
+        with ExitStack() as stack:
+            copies = [stack.enter_context(copied(plan.stored)) for _ in range(given.jobs)]
+            found = list(sampled(mutants, copies[0], plan, given) if given.sample else every(mutants, copies, plan))
     except PlanError as error:
         print(error, file=sys.stderr)
         return 2
@@ -62,11 +70,26 @@ def named(mutants: list[Mutant], names: list[str]) -> list[Mutant]:
     return [known[name] for name in names]
 
 
-def every(mutants: list[Mutant], copy: Copy, plan: Plan) -> Iterator[Outcome]:
-    """All outcomes, in order."""
-    copy.passes(list(dict.fromkeys(test for mutant in mutants for test in mutant.tests)))
-    for number, mutant in enumerate(mutants, 1):
-        yield told(copy.outcome(mutant, plan.timeout), f"{number}/{len(mutants)}")
+def every(mutants: list[Mutant], copies: list[Copy], plan: Plan) -> Iterator[Outcome]:
+    """All outcomes, in order; as many mutants run at once as there are copies of the tree."""
+    free: Queue[Copy] = Queue()
+    for copy in copies:
+        free.put(copy)
+
+    def on_a_copy(work: Callable[[Copy], T]) -> T:
+        copy = free.get()
+        try:
+            return work(copy)
+        finally:
+            free.put(copy)
+
+    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    works = [partial(Copy.passes, tests=tests[first :: len(copies)]) for first in range(len(copies))]
+    with ThreadPoolExecutor(len(copies)) as pool:
+        list(pool.map(on_a_copy, [work for work in works if work.keywords["tests"]]))
+        outcomes = [partial(Copy.outcome, mutant=mutant, timeout=plan.timeout) for mutant in mutants]
+        for number, outcome in enumerate(pool.map(on_a_copy, outcomes), 1):
+            yield told(outcome, f"{number}/{len(mutants)}")
 
 
 def sampled(mutants: list[Mutant], copy: Copy, plan: Plan, given: argparse.Namespace) -> Iterator[Outcome]:

@@ -8,6 +8,7 @@ from jaxtyping import install_import_hook
 
 # Left out: what is called once per line of a file (data.readers.reading, goodreads, steam) or per node of a search
 # (engine.ranking.search, beam).
+# A function inside a function is decorated at each call of the outer one, which is slow: a lambda is not.
 RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
 CHECKED = (
     "rosepo_bench.base.intervals",

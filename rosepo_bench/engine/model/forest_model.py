@@ -21,8 +21,8 @@ from rosepo_bench.engine.ops.head import SequenceLogProb
 @dataclass
 class ForestModel:
     """``network``, a causal LM of transformers, LoRA layers inside where it is adapted; it attends as ``attention``
-    says (`auto`, `forest`, `dense` or `flex`, see engine/attention.py) from here on. ``impl`` is the implementation of
-    the operators (engine/ops.py), ``square_cost`` that of attention (engine/packing.py; 0: counted from the shape).
+    says (`auto`, `forest`, `dense` or `flex`, see attention.py) from here on. ``impl`` is the implementation of
+    the operators (engine/ops), ``square_cost`` that of attention (limits.py; 0: counted from the shape).
     ``dtype`` is what every pass computes in, under autocast and whatever dtype the weights have; None: no autocast.
 
     Raises UserError for a model that the forest would be wrong for.

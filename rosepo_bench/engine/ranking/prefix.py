@@ -3,8 +3,8 @@
 Rows are padded on the right. The prompts do not see padding, as attention is causal, and for later tokens it is masked:
 results depend neither on padding nor on which prompts share a batch.
 
-Shape legend: B prompts, S tokens read after them so far, F tokens to read, K of them to keep, E log-probs, R rows,
-d width.
+Shape legend: B prompts, S tokens read after them so far, F tokens to read, K of them to keep, L keys in all,
+E log-probs, R rows, d width.
 """
 
 from __future__ import annotations
@@ -60,12 +60,9 @@ class CachedPrompts:
         before, query = self.cache.get_seq_length(), self.lengths[:, None] + depth
         key = torch.cat([self.positions, query], dim=1)
         mask = torch.cat([self.seen[:, None].expand(-1, tokens.shape[1], -1), sees], dim=2)
-
-        def of_layer(window: int) -> Tensor:
-            near = query[:, :, None] - window < key[:, None, :]
-            return (mask & near if window else mask)[:, None]
-
-        masks = attention.for_layers(self.model.network.config, mask.shape[2], of_layer)
+        masks = attention.for_layers(
+            self.model.network.config, mask.shape[2], lambda window: _windowed(mask, query, key, window)[:, None]
+        )
         states = self._run(tokens, attention_mask=masks, position_ids=query)
         if keep is None:
             self.positions = key
@@ -92,6 +89,13 @@ class CachedPrompts:
 
     def _run(self, tokens: Int64[Tensor, "B F"], **arguments: Any) -> Float[Tensor, "B F d"]:
         return self.model.states(input_ids=tokens, past_key_values=self.cache, use_cache=True, **arguments)
+
+
+def _windowed(
+    mask: Bool[Tensor, "B F L"], query: Int64[Tensor, "B F"], key: Int64[Tensor, "B L"], window: int
+) -> Bool[Tensor, "B F L"]:
+    """The mask of a layer with a ``window`` (0: none), from the positions of queries and keys."""
+    return mask & (query[:, :, None] - window < key[:, None, :]) if window else mask
 
 
 def token_logps(

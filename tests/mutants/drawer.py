@@ -66,6 +66,8 @@ def _nodes(node: ast.AST, function: str) -> Iterator[tuple[str, ast.expr]]:
         for child in value if isinstance(value, list) else [value]:
             if name in TYPES or not isinstance(child, ast.AST) or isinstance(child, SKIPPED):
                 continue
+            if isinstance(child, ast.keyword) and child.arg == "strict":  # of zip: a check, as an assert is
+                continue
             if isinstance(child, ast.expr) and function:
                 yield function, child
             inside = child.name if isinstance(child, ast.FunctionDef) else function

@@ -24,7 +24,9 @@ CHECKED = (
     "rosepo_bench.data.synthetic",
     "rosepo_bench.data.types",
     "rosepo_bench.evaluation",
+    "rosepo_bench.preference",
     "rosepo_bench.recommenders.popularity",
+    "rosepo_bench.recommenders.sasrec",
     "rosepo_bench.engine.prompts",
     *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
 )

@@ -24,6 +24,7 @@ CHECKED = (
     "rosepo_bench.data.synthetic",
     "rosepo_bench.data.types",
     "rosepo_bench.evaluation",
+    "rosepo_bench.pipeline",
     "rosepo_bench.preference",
     "rosepo_bench.recommenders.popularity",
     "rosepo_bench.recommenders.sasrec",

@@ -120,7 +120,7 @@ def window_loss(model: SASRec, ids: Tensor) -> Tensor:
 
 
 def _backward(model: SASRec, cut: list[Int[np.ndarray, " _"]], batch: int, seed: int) -> Callable[[int], float]:
-    """Step k's loss and gradient: a pure function of (seed, k), so that a resumed run takes the windows in the same order."""
+    """Step k's loss and gradient, a pure function of (seed, k): a resumed run takes the windows in the same order."""
     lengths = np.array([len(window) for window in cut])
     per_epoch = -(-len(cut) // batch)
     order: dict[int, list[Int64[np.ndarray, " _"]]] = {}

@@ -29,6 +29,7 @@ CHECKED = (
     "rosepo_bench.recommenders.popularity",
     "rosepo_bench.recommenders.sasrec",
     "rosepo_bench.engine.prompts",
+    "rosepo_bench.engine.training",
     *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
 )
 

@@ -7,7 +7,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 # Left out: what is called once per line of a file (data.readers.reading, goodreads, steam) or per node of a search
-# (engine.ranking.search, beam).
+# (engine.ranking.search, beam); engine.training, which tests call with stand-ins for models.
 RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
 CHECKED = (
     "rosepo_bench.base.intervals",
@@ -28,8 +28,8 @@ CHECKED = (
     "rosepo_bench.preference",
     "rosepo_bench.recommenders.popularity",
     "rosepo_bench.recommenders.sasrec",
+    "rosepo_bench.report",
     "rosepo_bench.engine.prompts",
-    "rosepo_bench.engine.training",
     *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
 )
 

@@ -97,8 +97,8 @@ class PromptConfig(Section):
         0,
         ge=0,
         description="the first item of a user's histories changes only every this many steps, counted back from the "
-        "latest, so that prompts in between extend each other in one tree; 1: at every step, a sliding window; 0: half the "
-        "history",
+        "latest, so that prompts in between extend each other in one tree; 1: at every step, a sliding window; 0: half "
+        "the history",
     )
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from rosepo_bench.api import Preference
 
 METHOD = Preference(
     name="cdpo",
-    summary="DPO with one ε for all pairs, rejected uniform",
+    summary="DPO with one ε for all pairs, uniform rejected items",
     sampler="uniform",
     epsilon="constant",
 )

@@ -2,4 +2,6 @@
 
 from rosepo_bench.api import Preference
 
-METHOD = Preference(name="dpo", summary="DPO, rejected uniform (arXiv 2305.18290)", sampler="uniform", epsilon="zero")
+METHOD = Preference(
+    name="dpo", summary="DPO with uniform rejected items (arXiv 2305.18290)", sampler="uniform", epsilon="zero"
+)

@@ -4,25 +4,25 @@ from rosepo_bench.api import Preference
 
 MIXED = Preference(
     name="rosepo",
-    summary="RosePO, rejected by all three samplers (our reading)",
+    summary="RosePO, rejected items from all three samplers (our reading)",
     sampler="mixed",
     epsilon="oracle",
 )
 SELF_HARD = Preference(
     name="rosepo-self-hard",
-    summary="RosePO, rejected: the SFT model's own mistakes (our reading)",
+    summary="RosePO, rejected items: the SFT model's own mistakes (our reading)",
     sampler="self_hard",
     epsilon="oracle",
 )
 SEMANTIC = Preference(
     name="rosepo-semantic",
-    summary="RosePO, rejected: similar in meaning (our reading)",
+    summary="RosePO, rejected items: similar in meaning (our reading)",
     sampler="semantic",
     epsilon="oracle",
 )
 POPULARITY = Preference(
     name="rosepo-popularity",
-    summary="RosePO, rejected: popular items (our reading)",
+    summary="RosePO, rejected items: popular ones (our reading)",
     sampler="popularity",
     epsilon="oracle",
 )

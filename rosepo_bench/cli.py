@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that ``--help`` answers at once."""
+"""The command line. Commands import what they need when they run, so that ``--help`` is immediate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     top = argparse.ArgumentParser(
         prog="python -m rosepo_bench",
-        description="Trains and measures preference alignment of LLM recommenders: RosePO and its rivals.",
+        description="Trains and evaluates preference alignment of LLM recommenders: RosePO and other methods.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,9 +40,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb. Exit status: 0 done, 2 input that cannot be used, 3 some cells failed, 130 interrupted."""
+    """Runs one verb. Exit status: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted."""
     given = parser().parse_args(arguments)
-    if getattr(given, "offline", False):  # read by the hub's client when it is first imported
+    if getattr(given, "offline", False):  # the hub's client reads it on import
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         status: int = given.command.run(given)
@@ -53,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted{_after(given)}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has gone; what takes long is then not complete
+    except BrokenPipeError:  # the reader of the output is gone, so a long command is incomplete
         return 3 if given.verb in ("run", "bench") else 0
 
 
 def _after(given: argparse.Namespace) -> str:
-    """What an interrupted verb left for the next time."""
+    """How to continue after an interruption."""
     if given.verb != "run":
         return ""
-    return f"; the same command{' without --force' if given.force else ''} goes on from here"
+    return f"; the same command{' without --force' if given.force else ''} resumes from here"

@@ -7,7 +7,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 # Left out: what is called once per line of a file (data.readers.reading, goodreads, steam) or per node of a search
-# (engine.ranking.search, beam).
+# (engine.ranking.search, beam); engine.training, which tests call with stand-ins for models.
 # A function inside a function is decorated at each call of the outer one, which is slow: a lambda is not.
 RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
 CHECKED = (
@@ -25,7 +25,11 @@ CHECKED = (
     "rosepo_bench.data.synthetic",
     "rosepo_bench.data.types",
     "rosepo_bench.evaluation",
+    "rosepo_bench.pipeline",
+    "rosepo_bench.preference",
     "rosepo_bench.recommenders.popularity",
+    "rosepo_bench.recommenders.sasrec",
+    "rosepo_bench.report",
     "rosepo_bench.engine.prompts",
     *(f"rosepo_bench.engine.ranking.{name}" for name in RANKING),
 )

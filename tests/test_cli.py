@@ -113,8 +113,8 @@ def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["run", "--all"], "interrupted; the same command goes on from here\n"),
-        (["run", "--all", "--force"], "interrupted; the same command without --force goes on from here\n"),
+        (["run", "--all"], "interrupted; the same command resumes from here\n"),
+        (["run", "--all", "--force"], "interrupted; the same command without --force resumes from here\n"),
         (["plan", "--all"], "interrupted\n"),
         (["data", "fetch", "steam"], "interrupted\n"),
     ],

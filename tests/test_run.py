@@ -140,7 +140,7 @@ REFUSED = [
     (["--set", "scoring.batch_tokens=80"], "a pass takes scoring.batch_tokens = 80; raise scoring.batch_tokens"),
     (["--set", "batch_tokens=0"], "batch_tokens = 0: Input should be greater than or equal to 64"),
     (["--set", "scoring.batch_tokens=-5"], "scoring.batch_tokens = -5: Input should be greater than or equal to 64"),
-    (["--set", "prompt.anchor=20"], "prompt: anchor = 20 is over history = 19"),
+    (["--set", "prompt.anchor=20"], "prompt: anchor = 20 exceeds history = 19"),
     (["--set", "prompt.history=0"], "prompt.history = 0"),
     (["--set", "model.attention=flex", "--set", "model.device=cpu"], "model.attention = 'flex' trains on a GPU only"),
     (["--set", "model.name=gpt"], "expected 'tiny' or 'hf:NAME_OR_PATH'"),

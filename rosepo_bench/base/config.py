@@ -1,5 +1,4 @@
-"""The configuration: a frozen, strict schema. An unknown key, a wrong type or a value out of range is refused by
-name."""
+"""The configuration: a frozen, strict schema. Errors name the key that is unknown, of a wrong type or out of range."""
 
 from __future__ import annotations
 
@@ -9,31 +8,31 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """Frozen, and closed to unknown keys."""
+    """Frozen; refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
-    """One data set: which files, how they are filtered and split, who is evaluated."""
+    """One data set: its files, how they are filtered and split, and the users that are evaluated."""
 
     source: str = Field(description="a name of `ls datasets`, or `atomic` for RecBole .inter/.item files at `path`")
     path: str = Field(
         "", description="folder (atomic: path prefix) of the raw files; empty: DATA_DIR/source, then fetched"
     )
-    core: int = Field(1, ge=1, description="k of the k-core on users and items; 1 keeps everybody")
+    core: int = Field(1, ge=1, description="k of the k-core on users and items; 1: no filter")
     split: Literal["leave_one_out", "temporal"] = Field(
-        "leave_one_out", description="each user's last items held out, or what comes after one date for all"
+        "leave_one_out", description="hold out each user's last items, or everything after one date for all users"
     )
     users: int = Field(0, ge=0, description="evaluate a frozen subset of this many test users; 0: all")
     synthetic: Literal["auto", "never", "always"] = Field(
-        "auto", description="auto: the replica stands in when files are absent (steam, goodreads)"
+        "auto", description="auto: use the replica if the files are absent (steam, goodreads)"
     )
     replica_users: int = Field(800, ge=50, description="users of the synthetic replica")
-    seed: int = Field(0, ge=0, description="draws candidates, user subset and replica; not the run's seed")
-    candidates: int = Field(20, ge=2, description="length of each candidate list, target included")
+    seed: int = Field(0, ge=0, description="seed of candidates, user subset and replica; not the run's seed")
+    candidates: int = Field(20, ge=2, description="length of each candidate list, including the target")
     overrides: dict[str, Any] = Field(
-        default_factory=dict, description='dotted keys for this data set, e.g. "sft.epochs" = 3'
+        default_factory=dict, description='settings (dotted keys) for this data set, e.g. "sft.epochs" = 3'
     )
 
 
@@ -45,37 +44,37 @@ class ModelConfig(Section):
     layers: int = Field(3, ge=1, description="tiny only: number of blocks")
     heads: int = Field(4, ge=1, description="tiny only: attention heads")
     vocabulary: int = Field(4000, ge=300, description="tiny only: size of the BPE trained on the training titles")
-    context: int = Field(1024, ge=16, description="tiny only: longest sequence of tokens")
+    context: int = Field(1024, ge=16, description="tiny only: longest sequence, in tokens")
     training: Literal["full", "lora"] = Field(
         "full", description="train all weights, or LoRA layers on all linear ones"
     )
     lora_rank: int = Field(8, ge=1, description="lora only: rank")
     lora_alpha: int = Field(32, ge=1, description="lora only: scale, divided by the rank")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are shared along a trunk of the forest")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora only; masks are the same along a shared prefix")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of forward passes; bfloat16: by autocast, with trained weights, their gradients and AdamW's "
+        description="dtype of forward passes; bfloat16: by autocast, with trained weights, their gradients and AdamW's "
         "moments in float32 and frozen weights in bfloat16",
     )
     attention: Literal["auto", "forest", "dense", "flex"] = Field(
         "auto",
-        description="forest: the compiled operator, CPU only; dense: SDPA tree by tree under a mask; flex: "
-        "FlexAttention over its blocks, CUDA only; auto: forest on the CPU, flex on CUDA for passes of 1,024 tokens or "
-        "more, each where the model can (no attention dropout, no capped scores, heads of 16 or wider), else dense",
+        description="forest: the compiled operator, CPU only; dense: masked SDPA tree by tree; flex: FlexAttention, "
+        "CUDA only; auto: forest on the CPU, flex on CUDA for passes of 1,024 tokens or more, each if the model allows "
+        "it (no attention dropout, no capped scores, heads of width 16 or more), otherwise dense",
     )
     checkpointing: bool = Field(
         False,
-        description="compute activations again in the backward pass instead of keeping them: less memory, more time",
+        description="recompute activations in the backward pass instead of storing them: less memory, more time",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where torch sees one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if torch sees one")
     impl: Literal["auto", "cpp", "cuda", "reference"] = Field(
-        "auto", description="of head and loss: the device's compiled operators, or plain torch"
+        "auto", description="implementation of head and loss: the device's compiled operators, or plain torch"
     )
     square_cost: float = Field(
         0.0,
         ge=0,
-        description="a tree of T tokens costs T + square_cost·T², by which users are cut into trees; 0: "
-        "counted from the shape",
+        description="a tree of T tokens costs T + square_cost·T²; users are cut into trees by this cost; "
+        "0: computed from the model's shape",
     )
 
     @model_validator(mode="after")
@@ -83,87 +82,93 @@ class ModelConfig(Section):
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden = {self.hidden} must be an even multiple of heads = {self.heads}")
         if self.name == "tiny" and self.attention == "flex" and self.hidden < 16 * self.heads:
-            raise ValueError(f"attention = 'flex' wants hidden = {self.hidden} to be 16 or more for each of the heads")
+            raise ValueError(
+                f"attention = 'flex' needs hidden = {self.hidden} to be at least 16 per head (heads = {self.heads})"
+            )
         return self
 
 
 class PromptConfig(Section):
-    """What the model reads. The template's text belongs to the data set (engine/prompts.py)."""
+    """The prompt. Its template depends on the data set (engine/prompts)."""
 
     history: int = Field(19, ge=1, description="longest history in a prompt, in items")
     candidates: bool = Field(False, description="list the candidates in the prompt")
     anchor: int = Field(
         0,
         ge=0,
-        description="a user's histories begin anew every this many steps, back from his latest: prompts between extend "
-        "each other in one tree; 1: at every step, a sliding window; 0: half the history",
+        description="the first item of a user's histories changes only every this many steps, counted back from the "
+        "latest, so that prompts in between extend each other in one tree; 1: at every step, a sliding window; 0: half "
+        "the history",
     )
 
     @model_validator(mode="after")
     def _anchored(self) -> PromptConfig:
         if self.anchor > self.history:
             raise ValueError(
-                f"anchor = {self.anchor} is over history = {self.history}: some prompts would have no history; lower it"
+                f"anchor = {self.anchor} exceeds history = {self.history}: some prompts would have no history; lower it"
             )
         return self
 
 
 class TrainingConfig(Section):
-    """AdamW (arXiv 1711.05101) and its learning rate: the settings that every training has."""
+    """Settings of every training: AdamW (arXiv 1711.05101) and its learning rate."""
 
-    lr: float = Field(gt=0, description="highest learning rate of AdamW")
+    lr: float = Field(gt=0, description="peak learning rate of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises linearly")
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="the learning rate after warm-up: falls to 0 along half a cosine or a line, or stays"
+        "cosine",
+        description="the learning rate after warm-up: decays to 0 along half a cosine or a line, or stays constant",
     )
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999),
         strict=False,  # TOML and JSON have lists only; the two numbers stay strict
         description="decay rates of AdamW's two moments, as [0.9, 0.999]",
     )
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient: a longer one is scaled down to it")
+    clip: float = Field(1.0, gt=0, description="gradients with a larger norm are scaled down to this norm")
 
 
 class SFTConfig(TrainingConfig):
     """Supervised fine-tuning: every step of a training window is a response."""
 
-    epochs: float = Field(1.0, gt=0, description="passes over all training steps; fractions are possible")
-    lr: float = Field(3e-3, gt=0, description="highest learning rate of AdamW")
-    batch: int = Field(128, ge=1, description="responses (steps) of one optimizer step")
+    epochs: float = Field(1.0, gt=0, description="passes over all training steps; may be fractional")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    batch: int = Field(128, ge=1, description="responses (training steps) per optimizer step")
 
 
 class PreferenceConfig(TrainingConfig):
-    """Preference training. A method sets sampler and ε; these are the settings that methods share or override."""
+    """Preference training. A method declares its sampler and its ε, and may override these settings."""
 
-    pairs: int = Field(2000, ge=1, description="most training pairs; users are drawn, then their last steps")
-    steps_per_user: int = Field(5, ge=1, description="a user's last training steps that become pairs")
-    validation_pairs: int = Field(1000, ge=2, description="most held-out pairs for the margin's accuracy and for τ")
+    pairs: int = Field(
+        2000, ge=1, description="maximum number of training pairs; users are drawn, then their last steps"
+    )
+    steps_per_user: int = Field(5, ge=1, description="how many of a user's last training steps become pairs")
+    validation_pairs: int = Field(1000, ge=2, description="maximum number of held-out pairs for margin accuracy and τ")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
-    lr: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     dropout: bool = Field(
         False,
-        description="false: the policy trains without dropout, as its reference was computed; true: with the model's "
-        "own and that of LoRA layers",
+        description="false: train without dropout, as the reference was computed; true: with the dropout "
+        "of the model and of LoRA layers",
     )
-    batch: int = Field(64, ge=1, description="pairs of one optimizer step")
+    batch: int = Field(64, ge=1, description="pairs per optimizer step")
     trees: Literal["user", "prompt"] = Field(
-        "user", description="a user's pairs stand in one tree and one optimizer step, or each pair for itself"
+        "user", description="user: a user's pairs share a tree and an optimizer step; prompt: each pair by itself"
     )
-    beta: float = Field(1.0, gt=0, description="β of the loss: how strongly the reference holds")
-    epsilon: float = Field(0.1, ge=0, le=0.5, description="the one ε of methods with a constant ε (cdpo)")
+    beta: float = Field(1.0, gt=0, description="β of the loss: how strongly the policy is held to the reference")
+    epsilon: float = Field(0.1, ge=0, le=0.5, description="ε of methods with a constant ε (cdpo)")
     epsilon_max: float = Field(0.5, gt=0, le=0.5, description="cap of the oracle's ε; at most 0.45 for the robust form")
-    form: Literal["cdpo", "robust"] = Field("cdpo", description="form of the smoothed loss, see `ls losses`")
+    form: Literal["cdpo", "robust"] = Field("cdpo", description="form of the smoothed loss; see `ls losses`")
     self_hard_pool: Literal["candidates", "catalogue"] = Field(
         "candidates",
-        description="where self-hard looks for the model's mistakes: the prompt's candidates, or all items",
+        description="items that self-hard chooses from: the prompt's candidates, or the whole catalogue",
     )
     semantic_anchor: Literal["history", "target"] = Field(
-        "history", description="what semantic rejected items are near"
+        "history", description="what semantic rejected items are similar to"
     )
-    semantic_temperature: float = Field(0.05, gt=0, description="of the softmax over cosine similarities")
+    semantic_temperature: float = Field(0.05, gt=0, description="temperature of the softmax over cosine similarities")
     popularity_exponent: float = Field(
-        1.0, ge=0, description="popular items are rejected in proportion to count to this"
+        1.0, ge=0, description="popular items are rejected in proportion to count to the power of this"
     )
 
 
@@ -173,11 +178,11 @@ class SASRecConfig(TrainingConfig):
     hidden: int = Field(64, ge=8, description="width")
     layers: int = Field(2, ge=1, description="number of blocks")
     heads: int = Field(2, ge=1, description="attention heads")
-    dropout: float = Field(0.2, ge=0, lt=1, description="of embeddings, attention and feed-forward")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of embeddings, attention and feed-forward")
     length: int = Field(50, ge=2, description="longest history, in items")
     epochs: int = Field(10, ge=1, description="passes over all training windows")
-    lr: float = Field(2e-3, gt=0, description="highest learning rate of AdamW")
-    batch: int = Field(32, ge=1, description="windows of one optimizer step")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    batch: int = Field(32, ge=1, description="windows per optimizer step")
 
     @model_validator(mode="after")
     def _shape(self) -> SASRecConfig:
@@ -189,34 +194,37 @@ class SASRecConfig(TrainingConfig):
 class OracleConfig(Section):
     """The preference oracle: SASRec cross-fitted by user folds."""
 
-    folds: int = Field(2, ge=2, description="an oracle is trained for each fold, on the users of the others")
-    probes: int = Field(10_000, ge=2, description="most users on whom the oracle itself is measured")
+    folds: int = Field(
+        2, ge=2, description="number of user folds; one oracle per fold is trained on the users of the other folds"
+    )
+    probes: int = Field(10_000, ge=2, description="maximum number of users on whom the oracle itself is measured")
     correct_for_sampler: bool = Field(
-        True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) where the law is known"
+        True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) for samplers with known probabilities q"
     )
 
 
 class ScoringConfig(Section):
-    """How a language model scores titles: where it ranks candidates, and where self-hard looks for its mistakes."""
+    """How a language model scores titles, both to rank candidates and to choose self-hard's rejected items."""
 
     score: Literal["sum", "mean"] = Field(
-        "sum", description="of the title's token log-probs; the losses and their references always take sums"
+        "sum",
+        description="sum or mean of the title's token log-probs; the losses and their references always take sums",
     )
-    batch_tokens: int = Field(4096, ge=64, description="tokens of one forward pass")
+    batch_tokens: int = Field(4096, ge=64, description="tokens per forward pass")
 
 
 class RunConfig(Section):
     """A whole run: data sets x methods x seeds."""
 
     profile: str = Field(description="the profile's name")
-    about: str = Field("", description="what `ls profiles` says of it")
+    about: str = Field("", description="description in `ls profiles`")
     seeds: int = Field(1, ge=1, description="seeds first_seed, first_seed + 1, …")
     first_seed: int = Field(0, ge=0, description="the first of the seeds")
-    threads: int = Field(0, ge=0, description="torch threads; 0: as many as the machine gives")
+    threads: int = Field(0, ge=0, description="torch threads; 0: torch's default")
     batch_tokens: int = Field(
-        2048, ge=64, description="tokens of one forward and backward pass; more of them take more memory and less time"
+        2048, ge=64, description="tokens per forward and backward pass; more take more memory and less time"
     )
-    checkpoint_seconds: float = Field(15.0, gt=0, description="time between checkpoints within a training stage")
+    checkpoint_seconds: float = Field(15.0, gt=0, description="seconds between checkpoints of a training")
     methods: list[str] = Field(min_length=1, description="names of `ls methods`")
     datasets: dict[str, DatasetConfig] = Field(min_length=1, description="[datasets.NAME]: one section each")
     model: ModelConfig = ModelConfig()

@@ -1,4 +1,4 @@
-"""Where one training stands in a run."""
+"""The context of one training: seed, label and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Work:
     """The seed of a training's draws, the ``label`` of its progress and messages, and the ``folder`` that holds its
-    checkpoint, written anew every ``checkpoint_seconds`` seconds; without a folder an interrupted training begins
-    again."""
+    checkpoint, written every ``checkpoint_seconds`` seconds. Without a folder an interrupted training starts over."""
 
     seed: int
     label: str = "train"
@@ -19,5 +18,5 @@ class Work:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The file from which an interrupted training goes on."""
+        """The file from which an interrupted training resumes."""
         return self.folder and self.folder / "checkpoint.safetensors"

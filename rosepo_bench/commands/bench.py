@@ -16,15 +16,19 @@ def add(verbs: Any) -> argparse.ArgumentParser:
         "bench", help="the engine against its peers: equal numbers, then time and memory"
     )
     verb.add_argument("--quick", action="store_true", help="a few cases, within four minutes on two cores")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the rows of the goals as a JSON list")
-    verb.add_argument("--table", type=Path, metavar="CSV", help="measure nothing: the goals' table from a bench.csv")
-    verb.add_argument("--into", type=Path, metavar="FILE", help="put that table between the marks in FILE")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the rows that state the goals as a JSON list")
+    verb.add_argument(
+        "--table", type=Path, metavar="CSV", help="do not measure: print the table of goals from a bench.csv"
+    )
+    verb.add_argument(
+        "--into", type=Path, metavar="FILE", help="with --table: write the table between the marks in FILE"
+    )
     add_out(verb, "results/runs/bench")
     return verb
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measures, or shows what was measured before."""
+    """Measures, or shows an earlier measurement."""
     from rosepo_bench.bench import verb
 
     if given.table is not None:
@@ -32,5 +36,5 @@ def run(given: argparse.Namespace) -> int:
             raise UserError("--table measures nothing: give it without --quick and --json")
         return verb.show(given.table, given.into)
     if given.into is not None:
-        raise UserError("--into takes the table of --table: give that too")
+        raise UserError("--into writes the table of --table: give --table too")
     return verb.bench(fast=given.quick, target=given.json, out=given.out)

@@ -19,7 +19,7 @@ def add(verbs: Any) -> argparse.ArgumentParser:
     actions = verb.add_subparsers(dest="action", required=True, metavar="ACTION")
     for action, text in (
         ("fetch", "fetch and verify the files"),
-        ("describe", "facts of the prepared data set"),
+        ("describe", "facts about the prepared data set"),
     ):
         sub = actions.add_parser(action, help=text)
         sub.add_argument("name", help="a data set of the profile, or a name of `ls datasets`")

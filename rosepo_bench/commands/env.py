@@ -1,4 +1,4 @@
-"""``env``: versions, device, and which implementation is live."""
+"""``env``: versions, device, and which implementation is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 def add(verbs: Any) -> argparse.ArgumentParser:
     """The verb."""
-    verb: argparse.ArgumentParser = verbs.add_parser("env", help="versions, device, and which implementation is live")
+    verb: argparse.ArgumentParser = verbs.add_parser("env", help="versions, device, and which implementation is used")
     return verb
 
 

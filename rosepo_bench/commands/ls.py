@@ -1,4 +1,4 @@
-"""``ls``: what there is to choose from."""
+"""``ls``: names of data sets, methods, losses, metrics, profiles and settings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ Rows = list[tuple[str, str]]
 
 def add(verbs: Any) -> argparse.ArgumentParser:
     """The verb and its options."""
-    verb: argparse.ArgumentParser = verbs.add_parser("ls", help="list what there is")
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        "ls", help="list data sets, methods, losses, metrics, profiles or settings"
+    )
     verb.add_argument("what", choices=tuple(LISTS))
     return verb
 
 
 def run(given: argparse.Namespace) -> int:
-    """Prints names and what they mean."""
+    """Prints names with their descriptions."""
     rows = LISTS[given.what]()
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {text}" for name, text in rows))

@@ -13,12 +13,12 @@ def add(verbs: Any) -> argparse.ArgumentParser:
     """The verb and its options."""
     verb: argparse.ArgumentParser = verbs.add_parser("plan", help="the cells of a run, their state and estimated time")
     add_cells(verb)
-    verb.add_argument("--json", action="store_true", help="one JSON list, for schedulers")
+    verb.add_argument("--json", action="store_true", help="print a JSON list, for schedulers")
     return verb
 
 
 def run(given: argparse.Namespace) -> int:
-    """Prints a row a cell."""
+    """Prints one row per cell."""
     config = selected(given)
     from rosepo_bench.runs import cost
 

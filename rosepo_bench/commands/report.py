@@ -23,7 +23,7 @@ def run(given: argparse.Namespace) -> int:
 
     found = Index.read(given.out).everything()
     if not any(found):
-        raise UserError(f"{given.out}: no records there; run `python -m rosepo_bench run` first, or give its --out")
+        raise UserError(f"{given.out}: no records there; run `python -m rosepo_bench run` first, or give another --out")
     print(tables.render(*found))
     for path in tables.write_report(given.out, *found):
         print(f"written: {path}")

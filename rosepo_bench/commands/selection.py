@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the configuration and places that follow from them."""
+"""Options that several verbs share, and the configuration and folders that they select."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_cells(verb: argparse.ArgumentParser) -> None:
-    """Which cells: data sets, methods, seeds; with profile and output folder."""
+    """Options that select cells (data sets, methods, seeds), the profile and the output folder."""
     verb.add_argument("--all", action="store_true", help="every data set and method of the profile")
     verb.add_argument("--datasets", metavar="A,B", help="data sets of the profile")
     verb.add_argument("--methods", metavar="A,B", help="methods, see `ls methods`")
@@ -25,22 +25,24 @@ def add_cells(verb: argparse.ArgumentParser) -> None:
 
 
 def add_profile(verb: argparse.ArgumentParser) -> None:
-    """Profile, settings, and where the raw files are."""
-    verb.add_argument("--profile", default="demo", help="see `ls profiles`, or a .toml file; default: demo")
+    """Options for the profile, its settings, and the folders of raw files."""
+    verb.add_argument("--profile", default="demo", help="a name of `ls profiles`, or a .toml file; default: demo")
     verb.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one setting, e.g. preference.beta=0.1",
+        help="change one setting, e.g. preference.beta=0.1; repeatable",
     )
-    verb.add_argument("--data-dir", type=Path, metavar="DIR", help="raw files given by hand, a folder a data set")
-    verb.add_argument("--cache-dir", type=Path, metavar="DIR", help="fetched files; default: the user's cache")
+    verb.add_argument("--data-dir", type=Path, metavar="DIR", help="raw files given by hand, one folder per data set")
+    verb.add_argument(
+        "--cache-dir", type=Path, metavar="DIR", help="folder of fetched files; default: the user's cache"
+    )
     verb.add_argument("--offline", action="store_true", help="fetch nothing")
 
 
 def add_out(verb: argparse.ArgumentParser, folder: str = "results/runs") -> None:
-    """The output folder."""
+    """The option for the output folder."""
     verb.add_argument(
         "--out",
         type=Path,
@@ -51,7 +53,7 @@ def add_out(verb: argparse.ArgumentParser, folder: str = "results/runs") -> None
 
 
 def configuration(given: argparse.Namespace) -> RunConfig:
-    """Profile, then ``--set``, then the selection; all of it is judged before anything is left out."""
+    """The profile, changed by ``--set``, reduced to the selection; the whole is validated before the reduction."""
     from rosepo_bench.base.config import RunConfig
     from rosepo_bench.base.configure import parse_setting, read_profile, set_key, validate
 
@@ -76,12 +78,12 @@ def configuration(given: argparse.Namespace) -> RunConfig:
 def selected(given: argparse.Namespace) -> RunConfig:
     """The configuration of a verb that works on cells. UserError: nothing is selected."""
     if not given.all and given.datasets is None and given.methods is None:
-        raise UserError("nothing selected: give --all, or --datasets or --methods (the other is then all)")
+        raise UserError("nothing selected: give --all, or --datasets or --methods (the other then defaults to all)")
     return configuration(given)
 
 
 def places(given: argparse.Namespace, out: Path) -> Places:
-    """Where things are, with ``out`` for the run's own. UserError: no such data folder."""
+    """The run's folders, with ``out`` for its output. UserError: no such data folder."""
     from rosepo_bench.runs.plan import Places
 
     if given.data_dir is not None and not given.data_dir.is_dir():

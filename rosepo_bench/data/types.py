@@ -8,9 +8,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-IntArray = np.ndarray
-FloatArray = np.ndarray
-
 
 @dataclass(frozen=True)
 class RawFile:

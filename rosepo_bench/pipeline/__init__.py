@@ -1,1 +1,1 @@
-"""Shared work as stages: what a data set, a seed and a method need, each computed once."""
+"""Shared work as stages, each computed once for a data set, a seed and, where it matters, a method."""

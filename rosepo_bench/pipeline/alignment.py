@@ -1,4 +1,4 @@
-"""Preference training as a stage: SFT's weights, a sampler's pairs and their ε become a method's weights."""
+"""Preference training as a stage: from SFT weights, a sampler's pairs and their ε to a method's weights."""
 
 from __future__ import annotations
 

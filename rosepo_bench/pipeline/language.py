@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive
 from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates
 from rosepo_bench.data.fetch import fingerprint
-from rosepo_bench.data.types import Examples, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine import forest
 from rosepo_bench.engine.forest import Limits, Tree
 from rosepo_bench.engine.model import language_model as models
@@ -33,7 +34,7 @@ from rosepo_bench.pipeline.task import Pipeline, Scored, Trained, read_scored, r
 
 
 class Language:
-    """Everything that reads titles. Methods share the tokenizer, the template and the SFT model."""
+    """Everything that reads titles. All methods share the tokenizer, the template and the SFT model."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline, self.config, self.seed = pipeline, pipeline.config, pipeline.seed
@@ -77,7 +78,7 @@ class Language:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What the model and its prompts are: part of the key of every stage that runs it."""
+        """The settings of the model and its prompts: part of the key of every stage that runs the model."""
         model, prompt = self.config.model, self.config.prompt
         dataset = self.pipeline.dataset_config
         return {
@@ -98,7 +99,7 @@ class Language:
         return (self.pipeline.data_stage, *((self.encoder_stage,) if tiny else ()))
 
     def create(self, weights: Path | None = None) -> LanguageModel:
-        """A fresh model; trained weights are read into it."""
+        """A fresh model, with trained weights if a file is given."""
         model = models.create(self.config.model, self.encoder, seed=derive(self.seed, "weights"))
         if weights is not None:
             model.load(weights)
@@ -106,12 +107,12 @@ class Language:
 
     @cached_property
     def context(self) -> int:
-        """The model's longest sequence in tokens. Refuses, before data are read, a model that cannot be trained."""
+        """The model's longest sequence in tokens. Refuses a model that cannot be trained, before any data are read."""
         return models.context_of(self.config.model)
 
     def check(self, *, paired: bool) -> None:
-        """Refuses titles that tokenise to nothing and prompts longer than the model's context or a pass's budget,
-        before any training; where pairs of titles are compared (``paired``), two titles of the same tokens too."""
+        """Refuses, before any training, titles without tokens and prompts longer than the model's context or the token
+        budget of a pass; where titles are compared in pairs (``paired``), also two titles with the same tokens."""
         listed = self.pipeline.dataset_config.candidates
         check_context(self.prompter, listed, self.context)
         if paired:
@@ -155,15 +156,15 @@ class Language:
 
         return make
 
-    def _listed(self) -> Callable[[int, int], IntArray]:
-        """The candidates of every training step with a history, for prompts that list them."""
+    def _listed(self) -> Callable[[int, int], Int32[np.ndarray, " size"]]:
+        """The candidates of every training step that has a history, for prompts that list candidates."""
         steps = [range(1, int(end)) for end in self.pipeline.split.train_end]
         drawn = self.training_candidates(steps)
         row = {(int(u), int(s)): n for n, (u, s) in enumerate(zip(drawn.user, drawn.step, strict=True))}
         return lambda user, step: drawn.candidates[row[user, step]]
 
     def training_candidates(self, steps: list[range] | list[list[int]]) -> Examples:
-        """Training prompts with candidates of their own, for the given steps of each user."""
+        """Training prompts, with their own candidates, for the given steps of each user."""
         pipeline = self.pipeline
         config = pipeline.dataset_config
         seed = derive(self.seed, "training candidates")
@@ -172,7 +173,7 @@ class Language:
     # --- scores -----------------------------------------------------------------------------------------------------
 
     def scores(self, name: str, trained: Stage[Trained] | None) -> Stage[Scored]:
-        """Scores of the test users' candidates under trained weights, or under the model as it comes."""
+        """Scores of the test users' candidates under trained weights, or under the untrained model."""
         pipeline, config = self.pipeline, self.config
 
         def compute(folder: Path, work: Path) -> None:
@@ -204,7 +205,7 @@ class Language:
 
 
 def _model_files(model: str, out: Path) -> list[Any]:
-    """Hashes of a local model's files, or the revision of a hub's: a changed model is another model."""
+    """Hashes of a local model's files, or the revision of one from the hub: a changed model is a different model."""
     name = models.pretrained_name(model)
     if not name:
         return []

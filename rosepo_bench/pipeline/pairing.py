@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int32, Shaped
 
 from rosepo_bench.base import store
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.seeds import derive, generator
-from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.scoring import title_logps, title_scores
 from rosepo_bench.pipeline.language import Language
@@ -24,21 +25,20 @@ from rosepo_bench.preference.samplers.sampler import SamplerName
 from rosepo_bench.preference.samplers.self_hard import Pool
 
 PARTS = ("train", "validation")
-CATALOGUE_CHUNK = 256  # titles of one pass when self-hard looks at the whole catalogue
+CATALOGUE_CHUNK = 256  # titles per pass when self-hard scores the whole catalogue
 CATALOGUE_TOP = 64
 
 
 class Drawn(NamedTuple):
-    """Rejected items of one part: ``rejected`` int32 ``[n]``, ``law`` and ``kind`` as in
-    ``preference/rejection.py``."""
+    """Rejected items of one part; ``law`` and ``kind`` as in ``preference/samplers/self_hard.py``."""
 
-    rejected: IntArray
-    law: FloatArray
-    kind: np.ndarray
+    rejected: Int32[np.ndarray, " n"]
+    law: Float64[np.ndarray, " n"]
+    kind: Shaped[np.ndarray, " n"]
 
 
 class Pairing:
-    """Pairs of one sampler under one preference configuration; methods that agree on both share every stage."""
+    """Pairs of one sampler under one preference configuration; methods with the same two share every stage."""
 
     def __init__(self, language: Language, sampler: SamplerName, settings: PreferenceConfig) -> None:
         self.language, self.sampler, self.settings = language, sampler, settings
@@ -79,8 +79,8 @@ class Pairing:
 
     @cached_property
     def mining(self) -> Stage[dict[str, Pool]]:
-        """The SFT model's scores of what self-hard may reject: the prompt's candidates, or the catalogue's top. Its own
-        mistakes are those of the protocol that it is measured by, so titles score by ``scoring.score`` here too."""
+        """The SFT model's scores of the items that self-hard may reject: the prompt's candidates, or the top of the
+        catalogue. Its mistakes are those under the evaluation protocol, so ``scoring.score`` applies here too."""
         whole = self.settings.self_hard_pool == "catalogue"
 
         def compute(folder: Path, work: Path) -> None:
@@ -114,13 +114,15 @@ class Pairing:
             titles = np.broadcast_to(chunk, (len(examples), len(chunk)))
             found = self._scores(model, examples, titles, part)
             both = Pool(np.hstack([pool.items, titles]), np.hstack([pool.scores, found]))
-            # A user's past and the target are taken out later, so the top must be longer than both together.
+            # A user's past and the target are removed later: keep that many items more.
             longest = CATALOGUE_TOP + int(examples.step.max()) + 1
             best = np.argsort(-both.scores, axis=1, kind="stable")[:, :longest]
             pool = Pool(np.take_along_axis(both.items, best, 1), np.take_along_axis(both.scores, best, 1))
         return pool
 
-    def _scores(self, model: LanguageModel, examples: Examples, items: IntArray, part: str) -> FloatArray:
+    def _scores(
+        self, model: LanguageModel, examples: Examples, items: Int32[np.ndarray, "n R"], part: str
+    ) -> Float64[np.ndarray, "n R"]:
         scoring = self.pipeline.config.scoring
         return title_scores(
             model,
@@ -166,27 +168,29 @@ class Pairing:
 
     # --- log-probs --------------------------------------------------------------------------------------------------
 
-    def titles(self, part: str) -> IntArray:
-        """Chosen and rejected items ``[n, 2]``."""
+    def titles(self, part: str) -> Int32[np.ndarray, "n 2"]:
+        """Chosen and rejected items."""
         drawn = self.stages.get(self.rejected)[part]
         return np.stack([self.examples[part].target.astype(np.int32), drawn.rejected], axis=1)
 
     def prompts(self, part: str) -> Examples:
-        """The prompts as the model reads them: where they list candidates, the rejected item is among these."""
+        """The prompts as the model reads them: if they list candidates, the rejected item is among them."""
         examples = self.examples[part]
         if not self.language.prompter.with_candidates:
             return examples
         listed, draw = examples.candidates.copy(), generator(self.seed, "slots", part)
         for row, item in enumerate(self.titles(part)[:, 1]):
             slot = (examples.position[row] + draw.integers(1, listed.shape[1])) % listed.shape[1]
-            if item not in listed[row]:  # in any place but the target's: a fixed one would give it away
+            if item not in listed[row]:  # in a random place, not the target's: a fixed place would reveal it
                 listed[row, slot] = item
         return replace(examples, candidates=listed)
 
     def _model(self, trained: Stage[Trained]) -> LanguageModel:
         return self.language.create(self.stages.get(trained).weights)
 
-    def _logps(self, model: LanguageModel, examples: Examples, items: IntArray, label: str) -> FloatArray:
+    def _logps(
+        self, model: LanguageModel, examples: Examples, items: Int32[np.ndarray, "n 2"], label: str
+    ) -> Float64[np.ndarray, "n 2"]:
         language = self.language
         return title_logps(
             model,
@@ -198,9 +202,11 @@ class Pairing:
             label=f"{self.pipeline.name} {label} pairs",
         )
 
-    def pair_logps(self, name: str, trained: Stage[Trained], parts: tuple[str, ...]) -> Stage[dict[str, FloatArray]]:
-        """Summed log-probs of chosen and rejected ``[n, 2]`` under trained weights, for each of ``parts``: the losses
-        are defined on sums, whatever ``scoring.score`` says."""
+    def pair_logps(
+        self, name: str, trained: Stage[Trained], parts: tuple[str, ...]
+    ) -> Stage[dict[str, Float64[np.ndarray, "n 2"]]]:
+        """Summed log-probs of chosen and rejected titles under trained weights, for each of ``parts``. Always sums,
+        whatever ``scoring.score``: the losses are defined on them."""
 
         def compute(folder: Path, work: Path) -> None:
             model = self._model(trained)
@@ -217,6 +223,7 @@ class Pairing:
         )
 
     @property
-    def reference(self) -> Stage[dict[str, FloatArray]]:
-        """Log-probs of all pairs under the reference model, SFT: computed once, then the model is gone."""
+    def reference(self) -> Stage[dict[str, Float64[np.ndarray, "n 2"]]]:
+        """Log-probs of all pairs under the reference model, SFT. Computed once, so that training needs no second model
+        in memory."""
         return self.pair_logps(f"reference.{self.sampler}", self.language.sft, PARTS)

@@ -1,4 +1,4 @@
-"""What the oracle is worth by itself, whatever a method's sampler: on whole lists of uniform candidates."""
+"""The oracle's quality independently of any method's sampler, on whole lists of uniform candidates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive, generator
-from rosepo_bench.data.types import Examples, FloatArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.pipeline.smoothing import Smoothing
 from rosepo_bench.pipeline.stages import Stage
@@ -19,17 +20,17 @@ from rosepo_bench.recommenders import sasrec
 
 
 class Probe:
-    """Each user's last training step beside his validation step: neighbours in time, so that what an oracle has
-    memorised of the former is not mixed up with what drifts. Every candidate is a rejected item once; intervals are
-    over users."""
+    """Compares each user's last training step with their validation step. The two are adjacent in time, so that
+    memorisation of the training step is not confounded with drift. Every candidate is the rejected item once; intervals
+    are over users."""
 
     def __init__(self, smoothing: Smoothing) -> None:
         self.smoothing, self.pipeline, self.seed = smoothing, smoothing.pipeline, smoothing.seed
 
     @cached_property
     def stage(self) -> Stage[dict[str, Any]]:
-        """``accuracy`` on randomly oriented validation pairs, ``tau``, and the gap of mean ε between validation and
-        training steps, of the cross-fitted oracle and of one that was trained on all users."""
+        """``accuracy`` on randomly oriented validation pairs, ``tau``, and the gap in mean ε between validation and
+        training steps, for the cross-fitted oracle and for one trained on all users."""
         pipeline, smoothing = self.pipeline, self.smoothing
         validation = pipeline.examples_stage("validation")
 
@@ -69,28 +70,28 @@ class Probe:
         return {"validation": validation, "train": self.smoothing.pairing.language.training_candidates(steps)}
 
 
-def deltas(examples: Examples, scores: FloatArray) -> FloatArray:
-    """s(x, y_l) − s(x, y_w) for every candidate y_l but the target, float64 ``[n, size - 1]``."""
+def deltas(examples: Examples, scores: Float[np.ndarray, "n size"]) -> Float64[np.ndarray, "n size-1"]:
+    """s(x, y_l) − s(x, y_w) for every candidate y_l but the target."""
     rows, size = np.arange(len(examples)), examples.candidates.shape[1]
     difference = scores.astype(np.float64) - scores[rows, examples.position][:, None]
     return difference[np.arange(size) != examples.position[:, None]].reshape(len(examples), size - 1)
 
 
-def accuracy(delta: FloatArray, *, seed: int) -> statistics.Interval:
-    """Share of randomly oriented pairs whose next item the scores name (a tie is right half the time); a user's pairs
-    are averaged first."""
+def accuracy(delta: Float64[np.ndarray, "n pairs"], *, seed: int) -> statistics.Interval:
+    """Share of randomly oriented pairs in which the scores predict the next item (a tie is right half the time); a
+    user's pairs are averaged first."""
     first_is_chosen = generator(seed).random(delta.shape) < 0.5
     speaks_for_first = np.where(first_is_chosen, -delta, delta) >= 0
     return statistics.average((speaks_for_first == first_is_chosen).mean(axis=1))
 
 
-def fitted_tau(delta: FloatArray) -> float:
-    """The temperature of uniform pairs, whose law is known to be 0."""
+def fitted_tau(delta: Float64[np.ndarray, "n pairs"]) -> float:
+    """The temperature for uniform pairs, whose law is 0."""
     return likeliest_tau(delta.ravel(), np.zeros(delta.size))
 
 
-def paired_epsilon_gap(delta: dict[str, FloatArray]) -> statistics.Interval:
-    """Mean ε of the validation steps minus that of the same users' last training steps, τ fitted on the former."""
+def paired_epsilon_gap(delta: dict[str, Float64[np.ndarray, "n pairs"]]) -> statistics.Interval:
+    """Mean ε of users' validation steps minus that of their last training steps; τ is fitted on validation steps."""
     tau = fitted_tau(delta["validation"])
     means = {part: epsilon(d, np.zeros_like(d), tau, 0.5).mean(axis=1) for part, d in delta.items()}
     return statistics.student(means["validation"] - means["train"])

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive
 from rosepo_bench.base.work import Work
-from rosepo_bench.data.types import FloatArray
 from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
 from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.preference.oracles.cross_fit import Oracle, cross_fit
@@ -22,17 +22,17 @@ from rosepo_bench.recommenders import popularity, sasrec
 
 
 class Judged(NamedTuple):
-    """What the oracle says of a sampler's pairs. ``delta`` = s(x, y_l) − s(x, y_w) for each part, from the cross-fitted
-    oracle; ``unfolded`` the same from one that was trained on all users; a temperature for each kind of pair."""
+    """The oracle's judgement of a sampler's pairs: ``delta`` = s(x, y_l) − s(x, y_w) of each part from the cross-fitted
+    oracle, ``unfolded`` the same from an oracle trained on all users, and for each a temperature per kind of pair."""
 
-    delta: dict[str, FloatArray]
-    unfolded: dict[str, FloatArray]
+    delta: dict[str, Float64[np.ndarray, " _"]]
+    unfolded: dict[str, Float64[np.ndarray, " _"]]
     temperatures: dict[str, Temperature]
     unfolded_temperatures: dict[str, Temperature]
 
 
 class Smoothing:
-    """What the oracle says of the pairs of one ``Pairing``."""
+    """The oracle, its judgement of the pairs of one ``Pairing``, and their ε."""
 
     def __init__(self, pairing: Pairing) -> None:
         self.pairing, self.pipeline, self.seed = pairing, pairing.pipeline, pairing.seed
@@ -64,11 +64,11 @@ class Smoothing:
 
     @cached_property
     def judged(self) -> Stage[Judged]:
-        """The oracle's scores of both parts and a temperature for each kind of pair."""
+        """The oracle's score differences for both parts and a temperature for each kind of pair."""
 
         def compute(folder: Path, work: Path) -> None:
             fitted, everybody = self.stages.get(self.oracle), self.stages.get(self.pipeline.sasrec)
-            deltas: dict[str, dict[str, FloatArray]] = {"delta": {}, "unfolded": {}}
+            deltas: dict[str, dict[str, Float64[np.ndarray, " _"]]] = {"delta": {}, "unfolded": {}}
             for part in PARTS:
                 examples, items = self.pairing.examples[part], self.pairing.titles(part)
                 histories = self.pipeline.histories(examples)
@@ -85,7 +85,7 @@ class Smoothing:
         parents = (self.pairing.rejected, self.oracle, self.pipeline.sasrec)
         return Stage(f"{self.pipeline.name}.judged.{self.pairing.sampler}", inputs, parents, compute, _read_judged)
 
-    def _temperatures(self, delta: FloatArray) -> dict[str, Temperature]:
+    def _temperatures(self, delta: Float64[np.ndarray, " n"]) -> dict[str, Temperature]:
         both = self.stages.get(self.pairing.rejected)
         pipeline, drawn = self.pipeline, both["validation"]
         if lacking := set(both["train"].kind) - set(drawn.kind):
@@ -103,20 +103,19 @@ class Smoothing:
             for rows in [np.flatnonzero(drawn.kind == kind)]
         }
 
-    def _law(self, drawn: Drawn) -> FloatArray:
+    def _law(self, drawn: Drawn) -> Float64[np.ndarray, " n"]:
         return drawn.law if self.pipeline.config.oracle.correct_for_sampler else np.zeros_like(drawn.law)
 
-    def oracle_epsilon(self, part: str, *, unfolded: bool = False) -> FloatArray:
-        """ε of each pair, float64 ``[n]``: each kind of pair with its own temperature, capped at ``epsilon_max``."""
+    def oracle_epsilon(self, part: str, *, unfolded: bool = False) -> Float64[np.ndarray, " n"]:
+        """ε of each pair: each kind of pair has its own temperature; capped at ``epsilon_max``."""
         drawn, judged = self.stages.get(self.pairing.rejected)[part], self.stages.get(self.judged)
         delta = (judged.unfolded if unfolded else judged.delta)[part]
         fits = judged.unfolded_temperatures if unfolded else judged.temperatures
         tau = np.array([fits[str(kind)].tau for kind in drawn.kind])
         return epsilon(delta, self._law(drawn), tau, self.pairing.settings.epsilon_max)
 
-    def epsilon(self, part: str, kind: str) -> FloatArray:
-        """ε of each pair of a part, float64 ``[n]``, for a method whose ε is ``zero``, ``constant`` or the
-        ``oracle``'s."""
+    def epsilon(self, part: str, kind: str) -> Float64[np.ndarray, " n"]:
+        """ε of each pair of a part, for a method whose ε is ``zero``, ``constant`` or from the ``oracle``."""
         if kind == "oracle":
             return self.oracle_epsilon(part)
         constant = {"zero": 0.0, "constant": self.pairing.settings.epsilon}[kind]

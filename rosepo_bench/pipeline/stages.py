@@ -16,13 +16,13 @@ from rosepo_bench.base.seeds import digest
 
 T = TypeVar("T")
 
-# What can change a stage's result; reports, the command line and the runner cannot.
+# Packages whose code can change a stage's result; report, runs and commands cannot.
 COMPUTING = ("base", "losses", "data", "engine", "recommenders", "preference", "evaluation", "pipeline")
 
 
 @functools.cache
 def code_digest() -> str:
-    """sha256 over the package's computing sources: results of other code are other results."""
+    """sha256 over the sources of ``COMPUTING``: when they change, earlier results no longer count."""
     root = Path(__file__).resolve().parents[1]
     paths = [path for name in COMPUTING for path in (root / name).rglob("*.py")]
     return digest(__version__, *(part for path in sorted(paths) for part in (path.name, path.read_bytes())))
@@ -30,8 +30,9 @@ def code_digest() -> str:
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
-    """One piece of shared work. ``compute(folder, work)`` fills ``folder``; ``work`` survives a kill and holds
-    checkpoints. ``read(folder)`` is the result. ``inputs`` (JSON values) and the parents' keys make the key."""
+    """One piece of shared work. ``compute(folder, work)`` fills ``folder``; the folder ``work`` holds checkpoints
+    and survives a killed process. ``read(folder)`` returns the result. The key depends on ``inputs`` (JSON values) and
+    the parents' keys."""
 
     name: str
     inputs: Any
@@ -41,7 +42,7 @@ class Stage(Generic[T]):
 
     @cached_property
     def key(self) -> str:
-        """sha256 over name, inputs, parents and the code that computes."""
+        """sha256 over name, inputs, parents' keys and the computing code."""
         return digest(self.name, code_digest(), self.inputs, [parent.key for parent in self.parents])
 
     @property
@@ -51,7 +52,7 @@ class Stage(Generic[T]):
 
 
 class StageFailedError(RuntimeError):
-    """The stage failed earlier in this run; whoever needs it fails without trying again."""
+    """The stage failed earlier in this run; cells that need it fail without another attempt."""
 
 
 class Stages:
@@ -63,7 +64,7 @@ class Stages:
         self._failed: dict[str, str] = {}
 
     def folder(self, stage: Stage[Any]) -> Path:
-        """Where the stage's result lies or will lie."""
+        """The folder of the stage's result, whether it exists or not."""
         return self.out / "stages" / stage.label
 
     def done(self, stage: Stage[Any]) -> bool:

@@ -1,5 +1,5 @@
-"""The work of one data set and seed as stages: data → candidates, and SASRec. What reads titles is in ``language.py``,
-what preference methods need on top in ``pairing.py``."""
+"""The work of one data set and seed as stages: data → candidates, and SASRec. The language model's stages are in
+``language.py``, those of preference methods in ``pairing.py`` and the modules that build on it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+
 from rosepo_bench.base import store
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.seeds import derive
 from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates, catalog, sequences, storage
 from rosepo_bench.data.catalog import Resolved
-from rosepo_bench.data.types import Dataset, Examples, FloatArray, IntArray, Split
+from rosepo_bench.data.types import Dataset, Examples, Split
 from rosepo_bench.pipeline.stages import Stage, Stages
 from rosepo_bench.recommenders import sasrec
 
 
 class Trained(NamedTuple):
-    """Weights on disk, and what their training took (see ``engine/meter.py``)."""
+    """Weights on disk, and the report of their training (see ``engine/training/meter.py``)."""
 
     weights: Path
     report: dict[str, Any]
 
 
 class Scored(NamedTuple):
-    """Scores of the test users' candidates ``[users, size]``, and what they took."""
+    """Scores of the test users' candidates, and how long they took."""
 
-    scores: FloatArray
+    scores: Float[np.ndarray, "users size"]
     report: dict[str, Any]
 
 
@@ -41,8 +44,8 @@ def read_scored(folder: Path) -> Scored:
 
 
 class Pipeline:
-    """``config`` is that of the data set (its overrides applied); ``seed`` the run's, which reaches everything that is
-    trained or sampled for training. Candidate lists and the evaluated users belong to the data set's own seed."""
+    """``config`` is the configuration with the data set's overrides applied. ``seed`` is the run's: what is trained, or
+    sampled for training, depends on it. Candidate lists and the evaluated users depend on the data set's own seed."""
 
     def __init__(self, name: str, config: RunConfig, seed: int, resolved: Resolved, stages: Stages) -> None:
         self.name, self.config, self.seed = name, config, seed
@@ -74,7 +77,7 @@ class Pipeline:
         return sequences.split(self.data, self.dataset_config.split)
 
     @property
-    def training(self) -> list[IntArray]:
+    def training(self) -> list[Int32[np.ndarray, " _"]]:
         """The training part of every user's sequence."""
         return [sequence[:end] for sequence, end in zip(self.data.sequences, self.split.train_end, strict=True)]
 
@@ -100,7 +103,7 @@ class Pipeline:
     def test(self) -> Examples:
         return self.stages.get(self.examples_stage("test"))
 
-    def histories(self, examples: Examples) -> list[IntArray]:
+    def histories(self, examples: Examples) -> list[Int32[np.ndarray, " _"]]:
         """Each example's whole history, oldest first."""
         return [self.data.sequences[u][:s] for u, s in zip(examples.user, examples.step, strict=True)]
 
@@ -128,6 +131,6 @@ class Pipeline:
             lambda folder: sasrec.load(folder / "weights.safetensors"),
         )
 
-    def sasrec_scores(self, examples: Examples) -> FloatArray:
+    def sasrec_scores(self, examples: Examples) -> Float32[np.ndarray, "n size"]:
         """The baseline's scores of the examples' candidates."""
         return sasrec.scores(self.stages.get(self.sasrec), self.histories(examples), examples.candidates)

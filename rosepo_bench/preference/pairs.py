@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
-from rosepo_bench.data.types import IntArray, Split
+from rosepo_bench.data.types import Split
 
 
-def choose_steps(split: Split, *, pairs: int, steps_per_user: int, seed: int) -> tuple[IntArray, IntArray]:
-    """(user, step), int64 ``[n]``, n <= ``pairs``: users in random order, of each his last ``steps_per_user``
-    training steps that have a history. A user's steps are contiguous and
-    ascending, so that his pairs share a trunk; the user with whom ``pairs`` is reached gives his last ones.
-    Fewer come back where there are not more."""
-    users: list[IntArray] = []
-    steps: list[IntArray] = []
+def choose_steps(
+    split: Split, *, pairs: int, steps_per_user: int, seed: int
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """User and step of each pair: users in random order, and the last ``steps_per_user`` training steps with a history
+    of each, until there are ``pairs`` (fewer if there are not enough). A user's steps are contiguous and ascending, so
+    that their pairs share a prefix. The last user may contribute fewer steps: their latest."""
+    users: list[Int64[np.ndarray, " _"]] = []
+    steps: list[Int64[np.ndarray, " _"]] = []
     missing = pairs
     for user in generator(seed, "pair users").permutation(len(split.train_end)):
         end = int(split.train_end[user])

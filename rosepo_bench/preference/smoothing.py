@@ -1,12 +1,11 @@
-"""The smoothing factor ε of a pair from a preference oracle's scores, and what these are worth.
+"""The smoothing factor ε of a pair from a preference oracle's scores, and how accurate the oracle is.
 
-How RosePO (arXiv 2410.12519) computes ε is not known to us; what stands here is our reading:
+We do not know how RosePO (arXiv 2410.12519) computes ε; this is our reading:
 
     ε = clip(σ((s(x, y_l) - s(x, y_w)) / τ + log q(y_w|x,y_l) - log q(y_l|x,y_w)), 0, ε_max)
 
-the probability that, given the unordered pair, the other item would have been the chosen one, if s/τ is the
-log-utility. q is the law of the sampler (samplers/law.py); where it is deterministic, the formula goes without
-it.
+the probability that, given the unordered pair, the other item was the chosen one, if s/τ is the log-utility.
+q is the sampler's distribution (samplers/law.py); for a deterministic sampler both terms are left out.
 """
 
 from __future__ import annotations
@@ -15,25 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import brentq
 from scipy.special import expit
 
 from rosepo_bench.base.intervals import Z95, Interval, wilson
 from rosepo_bench.base.seeds import generator
-from rosepo_bench.data.types import FloatArray, IntArray
 
 TAU_RANGE = (0.25, 8.0)
-"""τ is kept within these bounds: 1 means that the scores are log-probabilities, and beyond a factor of a few
-the validation pairs say that the scores are useless (large τ, ε nearly constant) or that they separate too
-few pairs to tell (small τ)."""
-
+"""Bounds of τ. At τ = 1 the scores are log-probabilities. A fit at the upper bound means that the scores are useless
+(ε nearly constant), one at the lower bound that there are too few validation pairs to tell."""
 
 EDGES = np.linspace(0, 0.5, 11)
 
 
-def epsilon(delta: FloatArray, law: FloatArray, tau: float | FloatArray, cap: float) -> FloatArray:
-    """ε float64 of pairs with ``delta`` = s(x, y_l) - s(x, y_w) and ``law`` = log q(y_w|x,y_l) - log
-    q(y_l|x,y_w) (zeros: without q), both ``[n]`` or ``[n, K]``; clipped to [0, ``cap``]."""
+def epsilon(
+    delta: Float[np.ndarray, "*pairs"],
+    law: Float64[np.ndarray, "*pairs"],
+    tau: float | Float64[np.ndarray, "*pairs"],
+    cap: float,
+) -> Float64[np.ndarray, "*pairs"]:
+    """ε of pairs with ``delta`` = s(x, y_l) - s(x, y_w) and ``law`` = log q(y_w|x,y_l) - log q(y_l|x,y_w) (zeros:
+    without q), clipped to [0, ``cap``]."""
     assert 0 < cap <= 0.5, "beyond 1/2 the preference flips"
     assert np.all(np.asarray(tau) > 0), "tau is a temperature"
     return np.clip(expit(np.asarray(delta, dtype=np.float64) / tau + law), 0.0, cap)
@@ -41,11 +43,10 @@ def epsilon(delta: FloatArray, law: FloatArray, tau: float | FloatArray, cap: fl
 
 @dataclass(frozen=True)
 class Temperature:
-    """τ and what the oracle is worth on ``n`` randomly oriented validation pairs: share of pairs whose next
-    item it names, with its 95 % Wilson interval; mean log-loss (nats) beside that of the constant 1/2;
-    expected calibration error over ten bins; the accuracy of popularity on the same pairs. ``bounded``: τ
-    stands at an end of its range. τ is one number fitted to the very pairs; the accuracy does not depend on
-    it where the law is 0."""
+    """τ, and the oracle's quality on the ``n`` randomly oriented validation pairs that τ is fitted to: accuracy, the
+    share of pairs in which it predicts the item taken next, with its 95 % Wilson interval; mean log-loss (nats), and
+    that of the constant 1/2; expected calibration error over ten bins; the accuracy of popularity on the same pairs.
+    ``bounded``: τ is at an end of its range. Where the law is 0, the accuracy does not depend on τ."""
 
     tau: float
     n: int
@@ -59,12 +60,14 @@ class Temperature:
     bounded: bool
 
 
-def likeliest_tau(delta: FloatArray, law: FloatArray, bounds: tuple[float, float] = TAU_RANGE) -> float:
+def likeliest_tau(
+    delta: Float[np.ndarray, " n"], law: Float64[np.ndarray, " n"], bounds: tuple[float, float] = TAU_RANGE
+) -> float:
     """Maximum-likelihood τ within ``bounds`` of P(y_w came next | pair) = σ(-(delta/τ + law)).
 
-    In 1/τ the loss mean log(1 + exp(delta/τ + law)) is convex, with derivative mean σ(delta/τ + law) delta:
-    its root is the optimum. Swapping the two items of a pair turns the signs of delta, law and label at once,
-    so the orientation cannot matter here; an intercept would break just that.
+    The loss, mean log(1 + exp(delta/τ + law)), is convex in 1/τ with derivative mean σ(delta/τ + law) delta, whose
+    root is the optimum. Swapping the two items of a pair flips the signs of delta, law and label together, so the
+    orientation of pairs does not matter; with an intercept it would.
     """
     delta = np.asarray(delta, dtype=np.float64)
 
@@ -80,23 +83,23 @@ def likeliest_tau(delta: FloatArray, law: FloatArray, bounds: tuple[float, float
 
 
 def fit_temperature(
-    delta: FloatArray,
-    law: FloatArray,
-    popularity_delta: FloatArray,
+    delta: Float[np.ndarray, " n"],
+    law: Float64[np.ndarray, " n"],
+    popularity_delta: Float64[np.ndarray, " n"],
     *,
     seed: int,
     bounds: tuple[float, float] = TAU_RANGE,
 ) -> Temperature:
-    """Fits τ on validation pairs and measures the oracle there. ``delta``, ``law`` ``[n]`` as in `epsilon`;
-    ``popularity_delta`` ``[n]`` is log(1 + count) of y_l minus that of y_w.
+    """Fits τ on validation pairs and measures the oracle on them. ``delta`` and ``law`` as in `epsilon`;
+    ``popularity_delta`` is log(1 + count) of y_l minus that of y_w.
 
-    Each pair is first turned at random into (a, b, which came next?): on pairs that all carry the label "the
-    first", a constant would be perfect, and a tie would count as right.
+    Each pair is first oriented at random, (a, b, which came next?): if every label were "the first", a constant would
+    be perfect and a tie would count as right.
     """
-    assert len(delta) == len(law) == len(popularity_delta) > 0, "one delta, law and popularity a pair"
+    assert len(delta) == len(law) == len(popularity_delta) > 0, "one delta, law and popularity per pair"
     tau = likeliest_tau(delta, law, bounds)
     label = generator(seed, "orientation").random(len(delta)) < 0.5  # True: a is y_w
-    sign = np.where(label, -1.0, 1.0)  # delta is y_l minus y_w; a logit speaks for a
+    sign = np.where(label, -1.0, 1.0)  # delta is y_l minus y_w; a positive logit is for a
     logit = sign * (np.asarray(delta, dtype=np.float64) / tau + law)
     right = int(((logit >= 0) == label).sum())
     accuracy = wilson(right, len(delta))
@@ -114,17 +117,17 @@ def fit_temperature(
     )
 
 
-def calibration_error(probability: FloatArray, label: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean over bins of equal width of |mean probability - share of True|,
-    weighted by size."""
+def calibration_error(probability: Float64[np.ndarray, " n"], label: Bool[np.ndarray, " n"], bins: int = 10) -> float:
+    """Expected calibration error: |mean probability - share of True| in bins of equal width, averaged with the bins'
+    sizes as weights."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
     difference = np.bincount(place, probability - label, minlength=bins)
     return float(np.abs(difference).sum() / len(label))
 
 
-def summary(values: FloatArray) -> dict[str, Any]:
-    """Mean, standard deviation and histogram of ε: ``counts[b]`` of those in [edges[b], edges[b + 1]), the
-    last one closed."""
+def summary(values: Float64[np.ndarray, "*pairs"]) -> dict[str, Any]:
+    """Mean, standard deviation and histogram of ε: ``counts[b]`` values in [edges[b], edges[b + 1]), the last interval
+    closed."""
     assert values.size, "no pairs"
     assert ((values >= 0) & (values <= 0.5)).all(), "epsilon is in [0, 1/2]"
     edges = [round(float(edge), 2) for edge in EDGES]
@@ -137,10 +140,15 @@ def summary(values: FloatArray) -> dict[str, Any]:
     }
 
 
-def epsilon_gap(validation: FloatArray, training: FloatArray, training_user: IntArray) -> Interval:
-    """Mean ε of validation pairs (one a user) minus that of training pairs, with a normal 95 % interval over users: far
-    from 0 where the oracle has memorised the latter. A user's training pairs are averaged for the interval's width, and
-    the two means taken for independent, which is on the safe side where they share users. ``n``: validation pairs."""
+def epsilon_gap(
+    validation: Float64[np.ndarray, " n"],
+    training: Float64[np.ndarray, " pairs"],
+    training_user: Int64[np.ndarray, " pairs"],
+) -> Interval:
+    """Mean ε of validation pairs (one per user) minus that of training pairs, with a normal 95 % interval over users.
+    It is far from 0 where the oracle has memorised the training pairs. For the width a user's training pairs are
+    averaged, and the two means are treated as independent, which is conservative where they share users. ``n``:
+    validation pairs."""
     value = float(np.mean(validation) - np.mean(training))
     _, place = np.unique(training_user, return_inverse=True)
     users = np.bincount(place, training) / np.bincount(place)

@@ -1,11 +1,10 @@
 """SASRec (Kang and McAuley, arXiv 1808.09781): a small causal transformer over item ids.
 
-Two deliberate differences from the paper. The loss is the full softmax cross-entropy over the catalogue, so
-that a score is log p(item | history) up to a constant of the history: the preference oracle needs differences
-with that meaning. And windows start at position 0 and are padded on the right, so that causal attention alone
-keeps padding out of every real position.
+Two deliberate differences from the paper. The loss is the full softmax cross-entropy over the catalogue, so that a
+score is log p(item | history) up to a constant per history, as the preference oracle needs. And windows start at
+position 0 and are padded on the right, so that causal attention alone keeps padding out of every real position.
 
-Items are 0-based indices outside and 1-based inside, where 0 pads.
+Item indices are 0-based outside this module and 1-based inside it, where 0 is padding.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float32, Int, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
@@ -27,14 +27,12 @@ from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.base.work import Work
-from rosepo_bench.data.types import FloatArray, IntArray
 
 SCORING_TOKENS = 16384
 
 
 class Block(nn.Module):
-    """Self-attention and a point-wise feed-forward net, each behind a layer norm and a residual (section
-    3.2)."""
+    """Self-attention and a point-wise feed-forward net, each with layer norm and residual connection (section 3.2)."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
@@ -47,7 +45,7 @@ class Block(nn.Module):
         self.down = nn.Linear(config.hidden, config.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, T, D]`` to ``[B, T, D]``; position t reads positions up to t."""
+        """``[B, T, D]`` to ``[B, T, D]``; position t attends to positions up to t."""
         rate = self.dropout if self.training else 0.0
         batch, length, hidden = x.shape
         heads = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -57,8 +55,7 @@ class Block(nn.Module):
 
 
 class SASRec(nn.Module):
-    """Histories of 1-based item ids to a hidden row a position; ``logits`` turns rows into scores of all
-    items."""
+    """From histories of 1-based item ids to hidden states; ``logits`` turns these into scores of all items."""
 
     def __init__(self, items: int, config: SASRecConfig) -> None:
         super().__init__()
@@ -72,8 +69,8 @@ class SASRec(nn.Module):
         nn.init.normal_(self.position.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """``ids`` int64 ``[B, T]``, 0 on the right pads; hidden rows ``[B, T, D]``, meaningless where
-        padded."""
+        """From ``ids`` int64 ``[B, T]``, padded with 0 on the right, to hidden states ``[B, T, D]``, meaningless at
+        padding."""
         x = self.item(ids) * math.sqrt(self.config.hidden) + self.position.weight[: ids.shape[1]]
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
@@ -81,25 +78,25 @@ class SASRec(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[N, D]`` to ``[N, items]``: the head is the item table (tied, as in the paper) with a bias an
-        item."""
+        """``[N, D]`` to ``[N, items]``: the head is the item embedding (tied, as in the paper) with a bias per item."""
         return F.linear(hidden, self.item.weight[1:], self.bias)
 
 
-def windows(sequences: Sequence[IntArray], length: int) -> list[IntArray]:
-    """Training windows of at most ``length`` + 1 items. Neighbours share one item, so every item but a user's
-    first is predicted exactly once; the window that is cut short is the earliest one, so the last has the
-    most context."""
-    cut: list[IntArray] = []
+def windows(sequences: Sequence[Int[np.ndarray, " _"]], length: int) -> list[Int[np.ndarray, " _"]]:
+    """Training windows of at most ``length`` + 1 items. Adjacent windows share one item, so every item but a user's
+    first is predicted exactly once. Only a user's earliest window may be shorter."""
+    cut: list[Int[np.ndarray, " _"]] = []
     for sequence in sequences:
         for end in range(len(sequence), 1, -length):
             cut.append(sequence[max(0, end - length - 1) : end])
     return cut
 
 
-def epoch_batches(lengths: IntArray, batch: int, seed: int, epoch: int) -> list[IntArray]:
-    """Indices of the windows of each step of one epoch: windows of like length together (little padding),
-    which ones and in which order drawn from ``seed`` and ``epoch`` alone."""
+def epoch_batches(
+    lengths: Int64[np.ndarray, " windows"], batch: int, seed: int, epoch: int
+) -> list[Int64[np.ndarray, " _"]]:
+    """Indices of the windows of each step of one epoch. Windows of similar length are batched together, to limit
+    padding; the draw and the order depend on ``seed`` and ``epoch`` alone."""
     draw = generator(seed, "sasrec", "epoch", epoch)
     shuffled = draw.permutation(len(lengths))
     ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
@@ -107,7 +104,7 @@ def epoch_batches(lengths: IntArray, batch: int, seed: int, epoch: int) -> list[
     return [steps[index] for index in draw.permutation(len(steps))]
 
 
-def pad(histories: Sequence[IntArray]) -> Tensor:
+def pad(histories: Sequence[Int[np.ndarray, " _"]]) -> Tensor:
     """int64 ``[n, longest]`` of 1-based ids, 0 on the right."""
     ids = np.zeros((len(histories), max(len(history) for history in histories)), dtype=np.int64)
     for row, history in enumerate(histories):
@@ -122,11 +119,11 @@ def window_loss(model: SASRec, ids: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(model(ids[:, :-1])[real]), targets[real] - 1)
 
 
-def _backward(model: SASRec, cut: list[IntArray], batch: int, seed: int) -> Callable[[int], float]:
-    """The loss of step k, a pure function of (seed, k): an epoch's order is drawn again after a resume."""
+def _backward(model: SASRec, cut: list[Int[np.ndarray, " _"]], batch: int, seed: int) -> Callable[[int], float]:
+    """Step k's loss and gradient, a pure function of (seed, k): a resumed run takes the windows in the same order."""
     lengths = np.array([len(window) for window in cut])
     per_epoch = -(-len(cut) // batch)
-    order: dict[int, list[IntArray]] = {}
+    order: dict[int, list[Int64[np.ndarray, " _"]]] = {}
 
     def backward(step: int) -> float:
         epoch, place = divmod(step, per_epoch)
@@ -140,9 +137,9 @@ def _backward(model: SASRec, cut: list[IntArray], batch: int, seed: int) -> Call
     return backward
 
 
-def train(sequences: Sequence[IntArray], items: int, config: SASRecConfig, work: Work) -> SASRec:
-    """Trains on the training parts of the users' histories (0-based items). Raises UserError where no history has two
-    items, and where training diverges."""
+def train(sequences: Sequence[Int[np.ndarray, " _"]], items: int, config: SASRecConfig, work: Work) -> SASRec:
+    """Trains on the training parts of the users' histories (0-based items). Raises UserError if no history has two
+    items, and if training diverges."""
     from rosepo_bench.engine.training.loop import Schedule, fit
 
     cut = windows(sequences, config.length)
@@ -158,9 +155,9 @@ def train(sequences: Sequence[IntArray], items: int, config: SASRecConfig, work:
 
 
 @torch.inference_mode()
-def catalogue_scores(model: SASRec, histories: Sequence[IntArray]) -> FloatArray:
-    """float32 ``[n, items]``: log p(item | history) up to a constant of the row. A history may not be empty;
-    only its last ``config.length`` items are read."""
+def catalogue_scores(model: SASRec, histories: Sequence[Int[np.ndarray, " _"]]) -> Float32[np.ndarray, "n items"]:
+    """Scores of all items: log p(item | history) up to a constant per row. A history must not be empty; only its last
+    ``config.length`` items are read."""
     assert all(len(history) for history in histories), "SASRec scores no empty history"
     model.eval()
     recent = [history[-model.config.length :] for history in histories]
@@ -176,9 +173,11 @@ def catalogue_scores(model: SASRec, histories: Sequence[IntArray]) -> FloatArray
     return found
 
 
-def scores(model: SASRec, histories: Sequence[IntArray], candidates: IntArray) -> FloatArray:
-    """float32 ``[n, m]``: the scores of ``candidates`` ``[n, m]`` (0-based), as in `catalogue_scores`."""
-    assert len(histories) == len(candidates), "one row of candidates a history"
+def scores(
+    model: SASRec, histories: Sequence[Int[np.ndarray, " _"]], candidates: Int[np.ndarray, "n size"]
+) -> Float32[np.ndarray, "n size"]:
+    """Scores of ``candidates`` (0-based), as in `catalogue_scores`."""
+    assert len(histories) == len(candidates), "one row of candidates per history"
     step = 1024  # bounds the n x items array of a large catalogue
     parts = [
         np.take_along_axis(
@@ -190,8 +189,8 @@ def scores(model: SASRec, histories: Sequence[IntArray], candidates: IntArray) -
 
 
 def save(model: SASRec, path: Path) -> None:
-    """Weights and configuration in one safetensors file, atomically. Equal models make equal bytes: the facts are one
-    entry, because safetensors writes several in an order that changes from call to call."""
+    """Weights and configuration in one safetensors file, atomically. Equal models give equal bytes: the metadata
+    is one entry, because safetensors writes several in an order that changes from call to call."""
     from rosepo_bench.base import store
 
     facts = json.dumps({"items": model.items, "config": model.config.model_dump()})
@@ -200,7 +199,7 @@ def save(model: SASRec, path: Path) -> None:
 
 def load(path: Path) -> SASRec:
     """The model that `save` wrote. Raises UserError for any other file."""
-    refusal = UserError(f"{path}: not a SASRec of ours; delete it and run again")
+    refusal = UserError(f"{path}: not a SASRec written by rosepo_bench; delete it and run again")
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}

@@ -1,4 +1,4 @@
-"""Records that may stand in one table, and what is to be known of them all."""
+"""Groups records that can be compared, so that they may share a table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.records import Failure, Record
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
 
@@ -25,7 +25,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one data set's tables are made of: comparable records by method, each method's sorted by seed."""
+    """The records of one data set's tables, which can be compared: by method, each method's sorted by seed."""
 
     title: str
     methods: dict[str, list[Record]]
@@ -37,14 +37,14 @@ class Comparison:
         return [record for records in self.methods.values() for record in records]
 
     @cached_property
-    def users(self) -> IntArray:
+    def users(self) -> Int64[np.ndarray, " n"]:
         """The users that every method was evaluated on. UserError: they differ."""
         names = [f"{record.method} (seed {record.seed})" for record in self.records]
         return statistics.same_users([record.predictions["users"] for record in self.records], names)
 
     @property
     def names(self) -> list[str]:
-        """All methods in the order of the tables, those without any record too."""
+        """All methods, those without a record included, in the order of the tables."""
         absent = {method for _, method, _, _ in self.failures} - set(self.methods)
         return [*self.methods, *sorted(absent, key=_place)]
 
@@ -57,24 +57,24 @@ class Comparison:
         return [record.seed for record in self.methods[method]]
 
     def shared_seeds(self, one: str, other: str) -> list[int]:
-        """The seeds that both methods have: what a paired difference of the two is taken over."""
+        """The seeds that both methods have, over which their paired difference is averaged."""
         return [seed for seed in self.seeds(one) if seed in self.seeds(other)]
 
-    def values(self, method: str, metric: str, seeds: Collection[int] | None = None) -> list[FloatArray]:
-        """Per-user values of a metric, one array [n] a seed; of all the method's seeds, or of those given."""
+    def values(self, method: str, metric: str, seeds: Collection[int] | None = None) -> list[Float64[np.ndarray, " n"]]:
+        """Per-user values of a metric, one array per seed: all of the method's seeds, or those given."""
         assert len(self.users) > 0
         records = [record for record in self.methods[method] if seeds is None or record.seed in seeds]
         return [METRICS[metric](record.predictions["rank"]) for record in records]
 
-    def untied(self) -> np.ndarray | None:
-        """Mask [n] of the users whose target's time is theirs alone; None where the records do not tell."""
+    def untied(self) -> Bool[np.ndarray, " n"] | None:
+        """Mask of the users whose target does not tie in time with another event; None if the records do not say."""
         tied = [record.predictions.get("tied") for record in self.records]
         return None if not tied or tied[0] is None else ~tied[0].astype(bool)
 
 
 def comparisons(records: Iterable[Record], failures: Sequence[Failure] = ()) -> list[Comparison]:
-    """One comparison a data set, or several where its records cannot be compared: other data, split, candidates,
-    protocol or profile. Failures stand in the first one."""
+    """One comparison per data set, or several where its records cannot be compared because they differ in data, split,
+    candidates, protocol or profile. Failures go to the first one."""
     groups: dict[str, dict[str, list[Record]]] = {}
     for record in records:
         _check(record)
@@ -100,16 +100,16 @@ def _terms(record: Record) -> dict[str, Any]:
 
 
 def _apart(terms: str, all_terms: list[str]) -> Iterator[str]:
-    """What sets a comparison apart from the others of its data set."""
+    """How a comparison differs from the others of its data set."""
     if len(all_terms) > 1:
         tables, own = [json.loads(one) for one in all_terms], json.loads(terms)
         unequal = [name for name in own if any(table[name] != own[name] for table in tables)]
         here = "; ".join(f"{name} {json.dumps(own[name])}" for name in unequal)
-        yield f"This data set has records that cannot be compared with these. Here: {here}."
+        yield f"This data set also has records that cannot be compared with these, which have {here}."
 
 
 def _mixed(members: list[Record]) -> Iterator[str]:
-    """Methods are compared as continuations of one SFT model; say so where they are not."""
+    """Methods should continue from the same SFT model: a note where they do not."""
     models: dict[int, set[str]] = {}
     for record in members:
         if "sft" in record["stages"]:
@@ -134,13 +134,13 @@ def _place(method: str) -> tuple[int, str]:
 
 
 def _check(record: Record) -> None:
-    """The record's own numbers must be those of its predictions."""
+    """Refuses a record whose metrics differ from those of its predictions."""
     if record["family"] not in FAMILIES:
         raise UserError(f"{record.path}: unknown family {record['family']!r}; known: {', '.join(FAMILIES)}")
     for name, metric in METRICS.items():
         told, found = record["metrics"][name]["value"], float(np.mean(metric(record.predictions["rank"])))
         if abs(told - found) > 1e-6:
             raise UserError(
-                f"{record.path}: says {name} = {told:.6f}, its predictions give {found:.6f}; "
-                "one of the two files is not of this run: delete the folder and run again"
+                f"{record.path}: says {name} = {told:.6f}, but its predictions give {found:.6f}: "
+                "the two files are not of the same run; delete the folder and run again"
             )

@@ -1,4 +1,4 @@
-"""Speed, preference training and oracle: what the quality tables cannot tell."""
+"""Tables of throughput, preference training and the preference oracle."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rosepo_bench.report.markdown import (
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the numbers that are there."""
+    """The mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def pooled(cells: Iterable[Mapping[str, float] | None]) -> statistics.Interval | None:
-    """Proportions of several seeds as one: their mean, with Wilson's interval for the n of one seed. The
-    seeds share users, so that their counts may not be added up."""
+    """The mean of several seeds' proportions, with Wilson's interval for the n of one seed: seeds share users, so their
+    counts must not be added up."""
     known = [cell for cell in cells if cell is not None]
     if not known:
         return None
@@ -40,7 +40,7 @@ def pooled(cells: Iterable[Mapping[str, float] | None]) -> statistics.Interval |
 
 
 def throughput(comparison: Comparison) -> str:
-    """Rates and times as means over the seeds, memory as the highest."""
+    """Rates and times: means over the seeds; memory: the maximum."""
     rows = []
     for name, records in comparison.methods.items():
         speed = [record["throughput"] for record in records]
@@ -67,12 +67,12 @@ def throughput(comparison: Comparison) -> str:
 
 THROUGHPUT_CAPTION = paragraph(
     "Tokens that sequences share count once. Pairs/s and users/s are measured over whole calls, packing included.",
-    "Peak memory: of the whole process on a CPU, earlier work included; of the allocations on a GPU.",
+    "Peak memory: on a CPU that of the whole process, earlier work included; on a GPU that of allocations.",
 )
 
 
 def preference(comparison: Comparison) -> str:
-    """Pairs, ε and the margin's accuracy; empty where no method has any."""
+    """Pairs, ε and margin accuracy; empty if there is no preference method."""
     rows = []
     for name, records in _having(comparison, "preference").items():
         found = [record["preference"] for record in records]
@@ -99,16 +99,16 @@ def preference(comparison: Comparison) -> str:
 
 PREFERENCE_CAPTION = paragraph(
     "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has the higher",
-    "log-prob, before and after preference training. Top changed: share of users whose first item differs from SFT's.",
+    "log-prob, before and after preference training. Top changed: share of users whose top item differs from SFT's.",
 )
 
 
 def oracle(comparison: Comparison) -> str:
-    """The oracle's accuracy and calibration; empty where no method has one."""
+    """The oracle's accuracy and ε gaps; empty if no method uses it."""
     rows: list[list[str]] = []
     for name, records in _having(comparison, "oracle").items():
         found = [record["oracle"] for record in records]
-        if not rows:  # the oracle itself, on pairs that no method chose
+        if not rows:  # the oracle itself, on pairs with uniform candidates
             tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
             ends = {end: mean(one["accuracy"][end] for one in found) or 0.0 for end in ("value", "low", "high")}
             accuracy = f"uniform {interval(ends)} (τ {tau})"
@@ -121,7 +121,7 @@ def oracle(comparison: Comparison) -> str:
 
 
 def _gaps(found: list[dict[str, Any]]) -> list[str]:
-    """Gaps with their intervals, both averaged over the seeds: these share their users, so that the width stays."""
+    """Gaps and their intervals, averaged over the seeds: seeds share users, so the width does not shrink."""
     cells = []
     for key in ("epsilon_gap", "epsilon_gap_without_folds"):
         ends = {end: mean(one[key][end] for one in found) or 0.0 for end in ("value", "low", "high")}
@@ -141,13 +141,13 @@ def _by_kind(found: list[dict[str, Any]]) -> str:
 
 
 ORACLE_CAPTION = paragraph(
-    "Accuracy: share of held-out pairs, each in random order, of which the oracle names the item that was taken next",
+    "Accuracy: share of held-out pairs, in random order, in which the oracle predicts the item that was taken next",
     "(guessing: 0.5), with the temperature τ fitted to them; first for uniform candidates, then for each kind of pair",
-    "that a method trains on. ε gap: mean ε of validation pairs minus mean ε of training pairs; it is wide for an",
+    "that a method trains on. ε gap: mean ε of validation pairs minus mean ε of training pairs; it is large for an",
     "oracle that has memorised the training pairs (without folds). The oracle's own row compares each user's",
     "validation step with their last training step. A method's training pairs reach further back in time, so their",
-    "gap includes drift. Self-hard items are not drawn at random: their ε leaves out the sampler's law, which all",
-    "others include.",
+    "gap includes drift. Self-hard items are not drawn at random, so their ε omits the sampler's probabilities, which",
+    "all others include.",
 )
 
 

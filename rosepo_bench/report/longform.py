@@ -1,4 +1,4 @@
-"""Every number of the report in one long table: one row a value, for other people's plots."""
+"""Every number of the report in one table in long format, one value per row, for plots."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ENDS = ("value", "low", "high", "n")
 
 HEADER = ("dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n")
 Value = tuple[str, dict[str, Any]]
-"""A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` where it has them."""
+"""A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` if it has them."""
 
 
 def long_form(comparisons: list[Comparison]) -> str:
-    """CSV. Each record's values stand under its seed, what is computed over all seeds under ``all``."""
+    """CSV. ``seed`` is that of a record, or ``all`` for values over all seeds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)

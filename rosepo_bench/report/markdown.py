@@ -15,15 +15,15 @@ NONE = "–"
 
 
 def escape(text: str) -> str:
-    """``text`` as one line that Markdown shows as it is, within a table or without."""
+    """``text`` as one line that Markdown shows literally, inside a table or outside."""
     return re.sub(r"([\\|<*`\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> str:
-    """A Markdown table. Columns named in ``left`` are set left, others right; cells are escaped already."""
+    """A Markdown table. Columns named in ``left`` are left-aligned, others right-aligned; cells must be escaped."""
     left = set(left)
     align = ["left" if name in left else "right" for name in header]
-    # Cells are text that is formatted already: numparse would set 0.10 as 0.1.
+    # Cells are formatted text: with numparse, 0.10 would become 0.1.
     return tabulate(
         [list(row) for row in rows],
         headers=list(header),
@@ -34,18 +34,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[s
 
 
 def paragraph(*sentences: str) -> str:
-    """The sentences that are not empty, wrapped."""
+    """The sentences as one wrapped paragraph; empty ones are left out."""
     text = " ".join(sentence for sentence in sentences if sentence)
     return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list; lines are cut at 300 characters."""
+    """A bullet list; lines are truncated to 300 characters."""
     return "\n".join(f"- {textwrap.shorten(line, 300, placeholder=' …')}" for line in lines)
 
 
 def interval(cell: Interval | Mapping[str, float] | None, signed: bool = False) -> str:
-    """``0.421 [0.390, 0.453]``; with ``signed`` every number has its sign."""
+    """``0.421 [0.390, 0.453]``; with ``signed``, positive numbers have a plus sign."""
     if cell is None:
         return NONE
     parts = cell.as_dict() if isinstance(cell, Interval) else cell
@@ -53,7 +53,7 @@ def interval(cell: Interval | Mapping[str, float] | None, signed: bool = False) 
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
-    """A number with a fixed count of decimals; never -0.000."""
+    """A number with a fixed number of decimals; never -0.000."""
     if value is None:
         return NONE
     text = f"{value:{'+' if signed else ''}.{digits}f}"
@@ -66,7 +66,7 @@ def percent(share: float | None) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """A rate, time or count: three digits at least, thousands separated."""
+    """A rate, time or count with at least three digits and thousands separators."""
     if value is None:
         return NONE
     digits = 0 if abs(value) >= 100 or value == int(value) else 1 if abs(value) >= 10 else 2
@@ -74,7 +74,7 @@ def quantity(value: float | None) -> str:
 
 
 def distinct(values: Iterable[Any]) -> str:
-    """The different values in their order, joined; several mean that the seeds did not agree."""
+    """The distinct values in their order, joined; there are several where seeds differ."""
     return escape(
         ", ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
     )

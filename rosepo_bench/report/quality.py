@@ -22,23 +22,23 @@ from rosepo_bench.report.markdown import (
 
 BASELINES = ("sft", "popularity")
 NO_EFFECT = 0.01
-"""A preference method that changed the first item of fewer users is noted as one without effect."""
+"""A preference method that changed the top item of a smaller share of users is marked as having no effect."""
 
 DRAWS = {"candidates": "the others drawn uniformly"}
 UNMATCHED = paragraph(
-    "Not all methods were run with the same seeds. A difference is taken over the seeds that both methods have; the",
-    "table of quality averages each method over all of its own.",
+    "Not all methods were run with the same seeds. A difference uses the seeds that both methods have; the quality",
+    "table averages each method over all of its own.",
 )
 SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
 
 def heading(comparison: Comparison) -> str:
-    """``## movielens``; a replica is called one."""
+    """``## movielens``; synthetic data are labelled."""
     return f"## {escape(comparison.title)}" + (": synthetic data" if comparison.synthetic else "")
 
 
 def caption(comparison: Comparison) -> str:
-    """Data, users, split, protocol, seeds and ties: what a number must not be quoted without."""
+    """Data, users, split, protocol, seeds and ties, without which no number should be quoted."""
     if not comparison.records:
         return "No record."
     first = comparison.records[0]
@@ -61,11 +61,11 @@ def caption(comparison: Comparison) -> str:
 def _ties(share: float | None) -> str:
     if not share:
         return ""
-    return f"For {percent(share)} of the users the last events tie in time: file order picks the target."
+    return f"For {percent(share)} of the users the last events have the same time: file order determines the target."
 
 
 def quality(comparison: Comparison) -> str:
-    """The table of metrics. Cells without a record are listed below; methods without any keep a row."""
+    """The table of metrics, with a row for methods without a record too, and a list of the cells without one."""
     rows = []
     for name in comparison.names:
         if name in comparison.methods:
@@ -87,13 +87,13 @@ def quality(comparison: Comparison) -> str:
 
 
 def overall(comparison: Comparison, method: str, metric: str) -> Interval:
-    """A metric with its interval over users, each user averaged over the seeds."""
+    """A metric with its interval over users; each user's value is averaged over the seeds."""
     return statistics.average(statistics.over_seeds(comparison.values(method, metric)))
 
 
 def difference(comparison: Comparison, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
-    """Paired difference to a baseline, over the seeds that both have: averaged over these within a user, then over
-    users. None to itself, where the baseline has no record, and where the two have no seed in common."""
+    """Paired difference to a baseline over the seeds that both have, averaged over seeds and then over users. None if
+    the method is the baseline, if the baseline has no record, and if the two have no seed in common."""
     if method == baseline or baseline not in comparison.methods:
         return None
     seeds = comparison.shared_seeds(method, baseline)
@@ -104,7 +104,7 @@ def difference(comparison: Comparison, method: str, baseline: str, metric: str =
 
 
 def unmatched(comparison: Comparison) -> list[str]:
-    """A line for each difference that leaves out seeds, because only one of the two methods has them."""
+    """A line for each difference that leaves out seeds that only one of the two methods has."""
     return [
         f"{escape(method)} minus {baseline}: {_unmatched(comparison, method, baseline)}"
         for method in comparison.methods
@@ -126,7 +126,7 @@ def _seeds(seeds: list[int]) -> str:
 
 
 def differences(comparison: Comparison) -> str:
-    """Paired differences in HR@1, its spread over seeds and, where known, HR@1 without tied users."""
+    """Paired differences in HR@1, its standard deviation over seeds and, if known, HR@1 without tied users."""
     untied = comparison.untied()
     header = ["method", *(f"HR@1 minus {name}" for name in BASELINES), "sd over seeds"]
     header += [] if untied is None else ["HR@1, untied users"]
@@ -148,19 +148,19 @@ def differences(comparison: Comparison) -> str:
 def _effect(comparison: Comparison, method: str) -> str:
     found = [record["preference"] for record in comparison.methods[method] if record["preference"]]
     share = float(np.mean([one["changed_top"]["share"] for one in found])) if found else 1.0
-    return "" if share >= NO_EFFECT else f"no effect: first item changed for {percent(share)} of users"
+    return "" if share >= NO_EFFECT else f"no effect: top item changed for {percent(share)} of users"
 
 
 def _power(comparison: Comparison) -> str:
-    """How small a difference the users can show, from the comparisons that the benchmark is about."""
+    """The smallest difference that this number of users can detect, from the comparisons of preference methods."""
     base = next((name for name in BASELINES if name in comparison.methods), None)
     tuned = [name for name, records in comparison.methods.items() if records[0]["family"] == "preference"]
     found = [difference(comparison, name, base) for name in tuned or comparison.methods] if base else []
     smallest = max((statistics.detectable(one) for one in found if one), default=None)
     if smallest is None:
-        return paragraph("No second method to compare with over the same seeds.")
+        return paragraph("There is no second method with the same seeds to compare with.")
     return paragraph(
         f"With these users a difference in HR@1 from {base} smaller than about {smallest:.3f} is likely to",
-        "stay unseen (80 % power, the widest interval of the",
+        "go undetected (80 % power, the widest interval of the",
         "preference methods)." if tuned else "methods).",
     )

@@ -24,8 +24,8 @@ LEGEND = paragraph(
 def render(records: Sequence[Record], failures: Sequence[Failure] = ()) -> str:
     """The whole report as Markdown that fits a terminal of 160 columns.
 
-    ``failures``: (data set, method, seed, reason) of cells without a record; an empty reason means never run.
-    UserError: nothing to report, records that contradict their predictions, methods with different users.
+    ``failures``: (data set, method, seed, reason) of each cell without a record; with an empty reason it has
+    not run. UserError: nothing to report, records that contradict their predictions, methods with different users.
     """
     return _markdown(_comparisons(records, failures))
 
@@ -41,7 +41,7 @@ def write_report(out: Path, records: Sequence[Record], failures: Sequence[Failur
 
 def _comparisons(records: Sequence[Record], failures: Sequence[Failure]) -> list[Comparison]:
     if not records and not failures:
-        raise UserError("no records to report; run `python -m rosepo_bench run` first, or give its --out")
+        raise UserError("no records to report; run `python -m rosepo_bench run` first, or give another --out")
     return comparisons(records, failures)
 
 

@@ -1,4 +1,4 @@
-"""A cell is a data set, a method and a seed: which stages it needs, and the key that follows from them."""
+"""A cell is a data set, a method and a seed: the stages that it needs, and its key."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rosepo_bench.pipeline.stages import Stage
 from rosepo_bench.pipeline.task import Pipeline, Scored, Trained
 from rosepo_bench.runs.methods import Method, PlainLM, Preference, Recommender, origin
 
-ROBUST_MAX = 0.45  # beyond it the robust form's weights pass 10
+ROBUST_MAX = 0.45  # above it the robust form's weights exceed 10
 
 
 def preference_settings(method: Preference, common: PreferenceConfig, own: dict[str, Any]) -> PreferenceConfig:
-    """The settings of one method: the common ones, what its declaration changes, what ``[method.NAME]`` changes.
-    UserError for unknown keys, values out of range, and settings that could not act on this method."""
+    """The settings of one method: the common ones, changed by its declaration, then by ``[method.NAME]``. UserError for
+    unknown keys, values out of range, and settings that have no effect on this method."""
     idle = _idle_settings(method)
     for key in (*method.settings, *own):
         if key in idle:
@@ -63,7 +63,7 @@ def _idle_settings(method: Preference) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. Everything that its record is made of comes from stages."""
+    """One cell. Everything in its record comes from stages."""
 
     pipeline: Pipeline
     language: Language
@@ -91,7 +91,7 @@ class Cell:
 
     @cached_property
     def trained(self) -> Stage[Trained] | None:
-        """The training that the method's scores come from; None without one."""
+        """The training stage whose model is scored; None for methods without one."""
         if isinstance(self.method, PlainLM):
             return self.language.sft if self.method.trained else None
         if isinstance(self.method, Preference):
@@ -100,14 +100,14 @@ class Cell:
 
     @cached_property
     def scored(self) -> Stage[Scored] | None:
-        """The language model's scores; None for other methods."""
+        """The language model's scores; None for methods without a language model."""
         if isinstance(self.method, Recommender):
             return None
         return self.language.scores(self.method.name, self.trained)
 
     @cached_property
     def stages(self) -> tuple[Stage[Any], ...]:
-        """What must be done before the record can be written; also what makes the key."""
+        """The stages needed for the record; the key depends on them."""
         test = self.pipeline.examples_stage("test")
         if isinstance(self.method, Recommender):
             return (test, *self.method.stages(self.pipeline))
@@ -129,7 +129,7 @@ class Cell:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """How candidates are ranked: it stands with every number."""
+        """How candidates are ranked; part of every record."""
         config = self.pipeline.config
         return {
             "name": "candidates",
@@ -139,6 +139,6 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its record lies or will lie."""
+        """The folder of its record, whether it exists or not."""
         pipeline = self.pipeline
         return records.record_folder(pipeline.stages.out, pipeline.name, self.method.name, pipeline.seed, self.key)

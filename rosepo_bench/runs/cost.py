@@ -1,4 +1,4 @@
-"""What `plan` shows: each cell's state and about how long it takes, stage by stage, shared stages counted once."""
+"""The rows of `plan`: each cell's state and estimated time, the sum over its stages, shared stages counted once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLE_TOKENS = 8
 
 @dataclass(frozen=True)
 class _Size:
-    """What the cost of a stage follows from."""
+    """What the cost of a stage depends on."""
 
     cell: Cell
     dataset: Dataset
@@ -46,8 +46,8 @@ class _Size:
 
 
 def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
-    """A row a cell: names, key, state (done, failed, waiting) and estimated seconds of what is missing. A stage that
-    several cells share is in the first one's estimate."""
+    """One row per cell: names, key, state (done, failed, waiting) and estimated seconds of the missing stages. A stage
+    that several cells share counts in the first one's estimate."""
     failed = {entry["key"] for entry in Index.read(places.out).cells.values() if entry["failed"]}
     counted: set[str] = set()
     sizes: dict[str, _Size] = {}
@@ -76,7 +76,7 @@ def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
 
 
 def render(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table with their sum."""
+    """The rows as a table, with their total."""
     shown = [[*(row[k] for k in ("dataset", "data", "method", "seed")), row["key"][:12], row["state"],
               f"{row['estimated_seconds']:.0f}"] for row in rows]  # fmt: skip
     table = tabulate(shown, ["data set", "data", "method", "seed", "key", "state", "about s"], tablefmt="github")
@@ -86,7 +86,7 @@ def render(rows: list[dict[str, Any]]) -> str:
 
 
 def _dataset(cell: Cell) -> Dataset:
-    """Read from its stage if that is done; otherwise parsed, and nothing written."""
+    """Read from its stage if that is done; otherwise parsed without writing anything."""
     pipeline = cell.pipeline
     if pipeline.stages.done(pipeline.data_stage):
         return storage.load(pipeline.stages.folder(pipeline.data_stage))
@@ -94,7 +94,7 @@ def _dataset(cell: Cell) -> Dataset:
 
 
 def _seconds(kind: str, size: _Size) -> float:
-    """About how long one stage takes; kinds without an entry are too quick to count."""
+    """Estimated seconds of one stage; kinds without an entry are too fast to count."""
     costs: dict[str, Callable[[_Size], float]] = {
         "sft": lambda size: _train(size, size.interactions * TITLE_TOKENS * size.cell.pipeline.config.sft.epochs),
         "scores": lambda size: _score(size, size.users),
@@ -138,7 +138,7 @@ def _sasrec(size: _Size) -> float:
 
 
 def _parameters(cell: Cell) -> float:
-    """Weights that a token meets: the body's and the head's."""
+    """Weights that each token is multiplied with: the body's and the head's."""
     model = cell.pipeline.config.model
     hidden, layers, vocabulary = _shape(model)
     return 12 * layers * hidden**2 + vocabulary * hidden

@@ -1,4 +1,4 @@
-"""Which record of an output folder is the current one of its cell, and why a cell has none."""
+"""Which record in an output folder is the current one of each cell, and why a cell has none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rosepo_bench.runs.cells import Cell
 
 @dataclass
 class Index:
-    """``cells`` maps data set/method/seed to the key that was planned last and, where it failed, the reason. Kept in
-    ``index.json``, in the order of planning."""
+    """``cells`` maps data set/method/seed to the key that was planned last and, if it failed, the reason. Stored in
+    ``index.json`` in the order of planning."""
 
     out: Path
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Index:
         return cls(out, cells)
 
     def plan(self, planned: list[Cell]) -> None:
-        """These cells are the current ones of their names; others stay as they are."""
+        """Makes these cells the current ones of their names; other names are unchanged."""
         before = dict(self.cells)
         for cell in planned:
             self.cells[cell.name] = {

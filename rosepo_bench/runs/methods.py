@@ -1,5 +1,5 @@
-"""Methods are declarations. Ours and a third party's come through the same door: the entry points of the group
-``rosepo_bench.methods``, each the name of one of the classes below."""
+"""Methods are declarations: objects of the classes below. Ours and those of third parties are registered in the same
+way, as entry points of the group ``rosepo_bench.methods``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.base.seeds import digest
 
 if TYPE_CHECKING:
-    from rosepo_bench.data.types import Examples, FloatArray
+    import numpy as np
+    from jaxtyping import Num
+
+    from rosepo_bench.data.types import Examples
     from rosepo_bench.pipeline.stages import Stage
     from rosepo_bench.pipeline.task import Pipeline
     from rosepo_bench.preference.samplers.sampler import SamplerName
@@ -24,12 +27,12 @@ GROUP = "rosepo_bench.methods"
 
 @dataclass(frozen=True)
 class Recommender:
-    """A method without a language model. ``stages(pipeline)`` is the work it needs, ``scores(pipeline, examples)`` its
-    scores of the candidates, ``[examples, candidates]``, higher is better."""
+    """A method without a language model. ``stages(pipeline)`` returns the stages that it needs, ``scores(pipeline,
+    examples)`` its scores of the examples' candidates, higher is better."""
 
     name: str
     summary: str
-    scores: Callable[[Pipeline, Examples], FloatArray]
+    scores: Callable[[Pipeline, Examples], Num[np.ndarray, "n size"]]
     stages: Callable[[Pipeline], tuple[Stage[Any], ...]] = lambda pipeline: ()
     family = "recommender"
 
@@ -46,9 +49,9 @@ class PlainLM:
 
 @dataclass(frozen=True)
 class Preference:
-    """Preference training on top of SFT: which rejected item, which ε, and settings that differ from the
-    configuration's ``[preference]`` section. ε: ``zero`` (DPO), ``constant`` (``preference.epsilon``) or ``oracle``
-    (one a pair)."""
+    """Preference training on top of SFT: the sampler of rejected items, ε, and settings that differ from the
+    configuration's ``[preference]`` section. ε is ``zero`` (DPO), ``constant`` (``preference.epsilon``) or from the
+    ``oracle`` (one per pair)."""
 
     name: str
     summary: str
@@ -62,15 +65,15 @@ Method = Recommender | PlainLM | Preference
 
 
 def registry() -> dict[str, Method]:
-    """Every method that is installed, by name; a name that two packages claim is refused."""
+    """All installed methods, by name. Refuses a name that two packages claim."""
     found: dict[str, Method] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             method = entry.load()
-        except Exception as error:  # another package's code, whatever is wrong with it
+        except Exception as error:  # another package's code can fail in any way
             raise UserError(
                 f"method {entry.name!r} ({entry.value}, {_distribution(entry)}) cannot be imported: "
-                f"{type(error).__name__}: {error}; mend or remove that package"
+                f"{type(error).__name__}: {error}; fix or remove that package"
             ) from error
         if not isinstance(method, Recommender | PlainLM | Preference):
             raise UserError(f"method {entry.name!r} ({entry.value}) is a {type(method).__name__}, not a method")
@@ -85,7 +88,7 @@ def registry() -> dict[str, Method]:
 
 
 def origin(name: str) -> list[str]:
-    """Package, version and hash of the module that declare a method: other code may compute something else."""
+    """Package, version and module hash of a method's declaration; part of the key, as they can change results."""
     found = []
     for entry in entry_points(group=GROUP, name=name):
         source = getattr(sys.modules.get(entry.module), "__file__", None)
@@ -99,7 +102,7 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def select(names: list[str]) -> list[Method]:
-    """The methods of these names, in this order; unknown and repeated ones are refused."""
+    """The methods of these names, in this order. Refuses unknown and repeated names."""
     known = registry()
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""A configuration becomes cells: which there are, which are done, and about how long the rest takes."""
+"""The cells of a configuration, and which of them are done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rosepo_bench.runs.cells import Cell, preference_settings
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are: ``out`` for this run, ``data`` for raw files given by hand, ``cache`` for fetched ones."""
+    """Folders: ``out`` for this run, ``data`` for raw files given by hand, ``cache`` for fetched ones."""
 
     out: Path
     data: Path | None
@@ -28,8 +28,8 @@ class Places:
 
 
 def cells(config: RunConfig, places: Places) -> list[Cell]:
-    """All cells, data set by data set. Every input is checked here, before any work: names, settings, files, the
-    model's kind."""
+    """All cells, data set by data set. All input is checked here, before any work: names, settings, files, the model's
+    architecture."""
     chosen = methods.select(config.methods)
     stages, planned = Stages(places.out), []
     for name in config.datasets:
@@ -42,14 +42,14 @@ def cells(config: RunConfig, places: Places) -> list[Cell]:
             language = Language(pipeline)
             planned += [Cell(pipeline, language, method) for method in chosen]
     for cell in planned:
-        _ = cell.key  # settings of methods are validated as keys are made
+        _ = cell.key  # computing the key validates the method's settings
         if cell.scored is not None:
-            _ = cell.language.context  # an unsuitable model is refused
+            _ = cell.language.context  # refuses an unsuitable model
     return planned
 
 
 def _check_method_sections(config: RunConfig) -> None:
-    """``[method.NAME]`` sections of all methods, chosen or not."""
+    """Checks the ``[method.NAME]`` sections of all methods, selected or not."""
     known = methods.registry()
     for name, section in config.method.items():
         if name not in known:
@@ -61,12 +61,12 @@ def _check_method_sections(config: RunConfig) -> None:
 
 
 def is_done(cell: Cell) -> bool:
-    """Whether the cell's record is written."""
+    """Whether the cell's record exists."""
     return (cell.folder / "record.json").is_file()
 
 
 def closure(cell: Cell) -> list[Stage[Any]]:
-    """Every stage below the cell, parents first, each once."""
+    """All stages that the cell depends on, each once, parents first."""
     found: dict[str, Stage[Any]] = {}
 
     def visit(stage: Stage[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a cell and writes its record: what the tables will be computed from."""
+"""Runs a cell and writes its record, from which the tables are computed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int32
 
 from rosepo_bench.base import records
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import candidates, sequences
-from rosepo_bench.data.types import FloatArray
 from rosepo_bench.engine import environment, ops
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.engine.training.memory import PeakMemory
@@ -24,7 +24,7 @@ from rosepo_bench.runs.methods import Preference, Recommender
 
 
 def run(cell: Cell) -> None:
-    """Computes what the cell lacks and writes its record and predictions."""
+    """Computes the cell's missing stages and writes its record and predictions."""
     began = time.monotonic()
     scores, scoring = _scores(cell)
     test = cell.pipeline.test
@@ -59,7 +59,7 @@ def run(cell: Cell) -> None:
     records.write_record(cell.pipeline.stages.out, record, predictions)
 
 
-def _scores(cell: Cell) -> tuple[FloatArray, dict[str, Any]]:
+def _scores(cell: Cell) -> tuple[Float[np.ndarray, "users size"], dict[str, Any]]:
     get = cell.pipeline.stages.get
     for stage in cell.stages:
         get(stage)
@@ -70,7 +70,7 @@ def _scores(cell: Cell) -> tuple[FloatArray, dict[str, Any]]:
     with PeakMemory(torch.device("cpu")) as memory:
         scores = np.asarray(cell.method.scores(cell.pipeline, cell.pipeline.test), dtype=np.float64)
     if scores.shape != cell.pipeline.test.candidates.shape:
-        raise UserError(f"method {cell.method.name}: scores of shape {scores.shape}, one a candidate is needed")
+        raise UserError(f"method {cell.method.name}: scores of shape {scores.shape}, but one per candidate is needed")
     seconds = max(time.monotonic() - began, 1e-9)
     rate = len(scores) / seconds
     return scores, {"seconds": seconds, "users_per_s": rate, **memory.report()}
@@ -78,13 +78,13 @@ def _scores(cell: Cell) -> tuple[FloatArray, dict[str, Any]]:
 
 def _stage_keys(cell: Cell) -> dict[str, str]:
     keys = {stage.name: stage.key for stage in cell.stages}
-    if cell.trained is not None:  # so that the tables can tell whether methods start from one SFT model
+    if cell.trained is not None:  # lets the tables check that methods start from the same SFT model
         keys["sft"] = cell.language.sft.key
     return keys
 
 
 def _config(cell: Cell) -> dict[str, Any]:
-    """The settings that can reach this cell; which other cells ran beside it is not among them."""
+    """The settings that can affect this cell, without those that select cells."""
     others = {"about", "profile", "methods", "method", "seeds", "first_seed", "datasets", "checkpoint_seconds"}
     config = cell.pipeline.config.model_dump(exclude=others)
     if isinstance(cell.method, Preference):
@@ -108,7 +108,7 @@ def _data(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _preference(cell: Cell, best: np.ndarray) -> dict[str, Any]:
+def _preference(cell: Cell, best: Int32[np.ndarray, " users"]) -> dict[str, Any]:
     assert isinstance(cell.method, Preference)
     assert cell.trained is not None
     pairing, get = cell.pairing, cell.pipeline.stages.get
@@ -132,8 +132,8 @@ def _preference(cell: Cell, best: np.ndarray) -> dict[str, Any]:
 
 
 def _oracle(cell: Cell) -> dict[str, Any] | None:
-    """What the oracle is worth: its accuracy on uniform validation pairs, a temperature for each kind of the method's
-    pairs, and how far mean ε of validation and training pairs are apart, beside an oracle trained without folds."""
+    """The oracle's quality: its accuracy on uniform validation pairs, a temperature for each kind of the method's
+    pairs, and the gap in mean ε between validation and training pairs, also for an oracle trained without folds."""
     if not isinstance(cell.method, Preference) or cell.method.epsilon != "oracle":
         return None
     get = cell.pipeline.stages.get
@@ -177,7 +177,7 @@ def _epsilon_gaps(smoothing: Smoothing) -> dict[str, dict[str, float]]:
     return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}
 
 
-def _margin_accuracy(logps: FloatArray) -> dict[str, float]:
-    """Share of pairs whose chosen title is the likelier one."""
+def _margin_accuracy(logps: Float64[np.ndarray, "n 2"]) -> dict[str, float]:
+    """Share of pairs whose chosen title has the higher log-prob."""
     right = int((logps[:, 0] > logps[:, 1]).sum())
     return statistics.wilson(right, len(logps)).as_dict()

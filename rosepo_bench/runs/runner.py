@@ -1,4 +1,4 @@
-"""Runs cells: one lock an output folder, failures isolated and named, tables as data sets are finished."""
+"""Runs cells under a lock on the output folder. A failed cell does not stop the others; tables after each data set."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DONE, FAILED = 0, 3
 
 
 def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
-    """Runs every cell that has no record yet (with ``force`` all, from the data on), writes and prints the tables.
-    Returns the exit status: 0 if every cell is done, 3 if some failed."""
+    """Runs every cell that has no record yet (with ``force`` all cells and all their stages), writes and prints the
+    tables. Returns the exit status: 0 if every cell is done, 3 if some failed."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need on a GPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for deterministic matrix products on a GPU
     torch.use_deterministic_algorithms(True)
     with store.Lock(places.out), progress.shown():
         planned = cells(config, places)
@@ -49,7 +49,7 @@ def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
 
 
 def _check(unfinished: list[Cell]) -> None:
-    """Input errors of a data set show before any training."""
+    """Raises the input errors of a data set before any training."""
     for cell in {cell.pipeline.seed: cell for cell in unfinished}.values():
         _ = cell.pipeline.test
     language = next((cell.language for cell in unfinished if cell.scored is not None), None)
@@ -86,7 +86,7 @@ def _run_cell(cell: Cell, index: Index) -> None:
 
 
 def _finish(planned: list[Cell], index: Index) -> int:
-    """Writes the tables of everything that the folder holds; names what failed."""
+    """Writes the tables of all records in the folder and prints the failed cells."""
     for path in tables.write_report(index.out, *index.everything()):
         progress.say(f"written: {path}")
     failed = [cell.name for cell in planned if not is_done(cell)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Int64
 
-from rosepo_bench.data.types import FloatArray, IntArray
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ranking.catalogue import catalogue_scores
 from rosepo_bench.engine.ranking.search import rank_best_first
@@ -26,18 +26,20 @@ class Agreement:
     place, and between best-first's score of an item and the full one; ``same_items`` bool ``[n]``: item by item equal.
     ``share`` ``[n]`` of the trie was read by best-first; ``seconds`` of both ``[rounds, 2]``, best-first's first."""
 
-    gap: FloatArray
-    same_items: FloatArray
-    share: FloatArray
-    seconds: FloatArray
+    gap: Float64[np.ndarray, " n"]
+    same_items: Bool[np.ndarray, " n"]
+    share: Float64[np.ndarray, " n"]
+    seconds: Float64[np.ndarray, "rounds 2"]
 
     @property
-    def equal(self) -> FloatArray:
-        """bool ``[n]``: the rankings are equal, ties within ``TIE`` apart."""
+    def equal(self) -> Bool[np.ndarray, " n"]:
+        """The rankings are equal, apart from ties within ``TIE``."""
         return self.gap < TIE
 
 
-def turns(prompts: Sequence[IntArray], label: str) -> Iterator[tuple[IntArray, list[IntArray], str]]:
+def turns(
+    prompts: Sequence[Int[np.ndarray, " _"]], label: str
+) -> Iterator[tuple[Int64[np.ndarray, " rows"], list[Int[np.ndarray, " _"]], str]]:
     """The prompts in rounds of at most ``ROUND``: their rows, themselves, and the round's label."""
     rounds = -(-len(prompts) // ROUND)
     for turn in range(rounds):
@@ -46,7 +48,14 @@ def turns(prompts: Sequence[IntArray], label: str) -> Iterator[tuple[IntArray, l
 
 
 def compare(
-    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], *, k: int, score: str, batch_tokens: int, label: str
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[Int[np.ndarray, " _"]],
+    *,
+    k: int,
+    score: str,
+    batch_tokens: int,
+    label: str,
 ) -> Agreement:
     """Ranks the best ``k`` titles under every prompt both ways, in rounds of some prompts each."""
     gap, same, share = np.empty(len(prompts)), np.empty(len(prompts), dtype=bool), np.empty(len(prompts))

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import study
 from agreement import ROUND, TIE, Agreement, compare, turns
+from jaxtyping import Float64, Int
 
 from rosepo_bench.base import progress, store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine import environment
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.examples import example_prompts
@@ -40,18 +41,24 @@ class Beams:
     ``[rounds, 1 + W]`` of best-first and each beam."""
 
     widths: list[int]
-    recall: FloatArray
-    seconds: FloatArray
+    recall: Float64[np.ndarray, "n W"]
+    seconds: Float64[np.ndarray, "rounds 1+W"]
 
 
-def recall(exact: Ranking, found: Ranking) -> FloatArray:
+def recall(exact: Ranking, found: Ranking) -> Float64[np.ndarray, " n"]:
     """The share of K places that ``found`` fills with titles as good as the exact K-th, ties within ``TIE`` apart
     ``[n]``."""
     return (found.scores >= exact.scores[:, -1:] - TIE).mean(axis=1)
 
 
 def beams(
-    model: LanguageModel, trie: Trie, prompts: Sequence[IntArray], *, score: str, batch_tokens: int, label: str
+    model: LanguageModel,
+    trie: Trie,
+    prompts: Sequence[Int[np.ndarray, " _"]],
+    *,
+    score: str,
+    batch_tokens: int,
+    label: str,
 ) -> Beams:
     """Beam search, as wide as ``WIDTHS`` and the catalogue let it, takes turns with best-first search."""
     widths = [width for width in WIDTHS if width <= trie.items]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.commands import selection
-from rosepo_bench.data.types import FloatArray
 from rosepo_bench.runs import runner
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.plan import Places, cells, is_done
@@ -67,7 +67,7 @@ def profile(given: argparse.Namespace, config: RunConfig) -> str:
     return " ".join([f"profile `{config.profile}`", *(f"`--set {setting}`" for setting in given.set)])
 
 
-def spread(ratio: FloatArray) -> str:
+def spread(ratio: Float64[np.ndarray, " n"]) -> str:
     """Median and 20th and 80th percentile."""
     low, middle, high = np.percentile(ratio, (20, 50, 80))
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

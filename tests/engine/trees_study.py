@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import study
+from jaxtyping import Float64
 
 from rosepo_bench.base import records, store
 from rosepo_bench.base.configure import parse_setting
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.records import Record
-from rosepo_bench.data.types import FloatArray
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics import METRICS
 from rosepo_bench.report.markdown import NONE, interval, number, paragraph, quantity, table
@@ -78,7 +78,7 @@ class Trained:
         return int(self.report["steps"])
 
     @property
-    def hits(self) -> FloatArray:
+    def hits(self) -> Float64[np.ndarray, " n"]:
         """HR@1 of each test user ``[n]``."""
         return METRICS["hr@1"](self.record.predictions["rank"])
 

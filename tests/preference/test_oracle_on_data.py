@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from jaxtyping import Float64
 
 from rosepo_bench.base.config import DatasetConfig, PreferenceConfig, SASRecConfig
 from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates, catalog, sequences
-from rosepo_bench.data.types import Examples, FloatArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.preference import smoothing
 from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.preference.pairs import choose_steps
@@ -29,8 +30,8 @@ class Judged:
     """One sampler's pairs: ε of training and validation pairs by the cross-fitted and the unfolded oracle."""
 
     fit: smoothing.Temperature
-    folded: dict[str, FloatArray]
-    unfolded: dict[str, FloatArray]
+    folded: dict[str, Float64[np.ndarray, " _"]]
+    unfolded: dict[str, Float64[np.ndarray, " _"]]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -57,7 +58,7 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return [dataset.sequences[u][:s] for u, s in zip(examples.user, examples.step, strict=True)]
 
     def judge(name: str) -> Judged:
-        deltas: dict[str, dict[str, FloatArray]] = {"folded": {}, "unfolded": {}}
+        deltas: dict[str, dict[str, Float64[np.ndarray, " _"]]] = {"folded": {}, "unfolded": {}}
         law, popular = {}, {}
         for part, examples in parts.items():
             past = histories(examples)

@@ -119,7 +119,7 @@ def test_no_effect_is_said_aloud(tmp_path: Path) -> None:
         record(m, ranks(30), preference=preference(100, changed_top={"share": s, "n": 100})) for m, s in shares.items()
     ]
     text = render(read_back(tmp_path, *rows, record("sft", ranks(30))))
-    assert row(text, "Differences in HR@1", "dpo")["note"] == "no effect: first item changed for 1.0 % of users"
+    assert row(text, "Differences in HR@1", "dpo")["note"] == "no effect: top item changed for 1.0 % of users"
     assert row(text, "Differences in HR@1", "kto")["note"] == ""
     assert row(text, "Differences in HR@1", "sft")["note"] == ""
 
@@ -172,7 +172,7 @@ def test_different_users_are_refused(tmp_path: Path) -> None:
 
 def test_a_record_that_contradicts_its_predictions_is_refused(tmp_path: Path) -> None:
     records = read_back(tmp_path, record("sft", ranks(30), metrics=measure(ranks(31))))
-    with pytest.raises(UserError, match=r"says hr@1 = 0\.310000, its predictions give 0\.300000"):
+    with pytest.raises(UserError, match=r"says hr@1 = 0\.310000, but its predictions give 0\.300000"):
         render(records)
 
 
@@ -189,7 +189,7 @@ def test_the_smallest_visible_difference_is_that_of_the_preference_methods(tmp_p
     text = " ".join(render(read_back(tmp_path, *rows)).split())
     assert f"difference in HR@1 from sft smaller than about {smallest:.3f} is likely" in text
     alone = render(read_back(tmp_path / "alone", record("sft", ranks(30))))
-    assert "No second method to compare with over the same seeds." in alone
+    assert "There is no second method with the same seeds to compare with." in alone
 
 
 def test_failed_and_missing_cells_are_rows(tmp_path: Path) -> None:

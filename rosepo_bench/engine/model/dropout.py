@@ -1,4 +1,4 @@
-"""Dropout of a model that is trained against log-probs computed without it."""
+"""Switches off dropout in a model whose reference log-probs were computed without it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 def switch_off_dropout(network: nn.Module) -> None:
-    """Sets every dropout probability in ``network`` to 0, for good: of dropout layers, LoRA's among them, and those
-    that modules keep as numbers for attention.
+    """Sets every dropout probability in ``network`` to 0, for good: those of dropout layers (LoRA's included) and those
+    that modules store as numbers for attention.
 
-    ``network.eval()`` would not do: transformers recomputes activations in training mode only. The configuration stays
-    as it is, so that attention goes the way that the reference went.
+    ``network.eval()`` is not enough, because transformers recomputes activations in training mode only. The
+    configuration is left unchanged, so that the same attention is chosen as for the reference.
     """
     for module in network.modules():
         if isinstance(module, _DropoutNd):

@@ -1,4 +1,4 @@
-"""Any suitable causal LM of transformers over the token forest: groups of sequences in, their log-probs out."""
+"""A causal LM of transformers over the token forest: groups of sequences in, their log-probs out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from rosepo_bench.engine.ops.head import SequenceLogProb
 
 @dataclass
 class ForestModel:
-    """``network``, a causal LM of transformers, LoRA layers inside where it is adapted; it attends as ``attention``
-    says (`auto`, `forest`, `dense` or `flex`, see attention.py) from here on. ``impl`` is the implementation of
-    the operators (engine/ops), ``square_cost`` that of attention (limits.py; 0: counted from the shape).
-    ``dtype`` is what every pass computes in, under autocast and whatever dtype the weights have; None: no autocast.
+    """``network`` is a causal LM of transformers, with LoRA layers inside if adapted; its attention is replaced by
+    ``attention`` (`auto`, `forest`, `dense` or `flex`, see engine/model/attention.py). ``impl`` is the implementation
+    of the operators (engine/ops); ``square_cost`` is the cost of attention by which trees are cut (see
+    engine/model/limits.py; 0: computed from the model's shape). Every pass computes in ``dtype`` under autocast,
+    whatever dtype the weights have; None: no autocast.
 
-    Raises UserError for a model that the forest would be wrong for.
+    Raises UserError for a model whose log-probs over the forest would be wrong.
     """
 
     network: Any
@@ -48,12 +49,12 @@ class ForestModel:
 
     @property
     def vocabulary(self) -> int:
-        """Token ids are below it."""
+        """The number of token ids."""
         return int(self.network.get_input_embeddings().num_embeddings)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         device: torch.device = next(self.network.parameters()).device
         return device
 
@@ -61,27 +62,27 @@ class ForestModel:
         """Summed log-probs of the responses ``[sequences]``, those of the first group first, in one forward pass.
 
         A group is any number of (prompt, response) pairs of token ids, numpy arrays or lists: a prompt with its chosen
-        and rejected responses, candidates, a user's steps. What sequences of a group share is computed once. Raises
-        UserError for a pair that the model cannot take.
+        and rejected responses, candidates, a user's steps. A prefix that sequences of a group share is computed once.
+        Raises UserError for a pair that the model cannot take.
         """
         trees = [tree for made in build_all(groups, Limits(self.context, self.vocabulary)) for tree in made]
         if not trees:
-            raise UserError("there is no group of sequences: a forward pass needs one")
+            raise UserError("no group of sequences was given: a forward pass needs at least one")
         return self.logps(collate(trees, device=self.device))
 
     def logps(self, batch: Batch) -> Tensor:
         """Summed log-probs of the responses, fp32 (fp64 for an fp64 model) ``[sequences]``.
 
-        Only rows that predict something reach the vocabulary, each once however many targets hang on it.
+        The head runs only on positions that predict a token, once for each, however many targets it has.
         """
         inputs = attention.inputs(batch, self.network.config, self.attention, self.impl)
         rows = self.states(**inputs, use_cache=False)[0].index_select(0, batch.rows)
         return self.sums(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
 
-    # Every pass goes through the next three, which hold the one autocast.
+    # Every pass goes through the next three methods; no other code uses autocast.
 
     def states(self, **inputs: Any) -> Tensor:
-        """The final hidden states ``[B, T, d]`` of the body for what transformers takes."""
+        """The final hidden states ``[B, T, d]`` of the body for the given inputs of transformers."""
         with self._autocast():
             states: Tensor = self.network.base_model(**inputs).last_hidden_state
         return states
@@ -89,14 +90,14 @@ class ForestModel:
     def sums(
         self, rows: Tensor, target: Tensor, row_of_target: Tensor, sequence_of_target: Tensor, sequences: int
     ) -> Tensor:
-        """Log-probs ``[sequences]`` of ``SequenceLogProb``'s triples over the hidden states ``rows`` ``[N, d]``."""
+        """Log-probs ``[sequences]`` from the hidden states ``rows`` ``[N, d]``; arguments as in ``SequenceLogProb``."""
         with self._autocast():
             found: Tensor = self.head(rows, target, row_of_target, sequence_of_target, sequences)
         return found
 
     def logits(self, rows: Tensor) -> Tensor:
-        """The linear head's values ``[N, V]`` for hidden states ``rows`` ``[N, d]``, before any scale or cap, neither
-        of which changes their order."""
+        """Logits ``[N, V]`` for hidden states ``rows`` ``[N, d]``, without the head's scale or cap, which do not change
+        their order."""
         with self._autocast():
             found: Tensor = self.network.get_output_embeddings()(rows)
         return found
@@ -106,6 +107,6 @@ class ForestModel:
 
     @cached_property
     def head(self) -> SequenceLogProb:
-        """From hidden rows to log-probs of sequences."""
+        """From hidden states to log-probs of sequences."""
         settings = head_settings(self.network.config)
         return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl, **settings)  # type: ignore[arg-type]

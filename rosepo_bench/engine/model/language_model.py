@@ -37,7 +37,7 @@ class LanguageModel(ForestModel):
         store.write_bytes(path, save({name: p.detach().contiguous() for name, p in self.trained().items()}))
 
     def load(self, path: Path) -> None:
-        """Reads what ``save`` wrote; every trained parameter must be there."""
+        """Reads a file that ``save`` wrote; it must have every trained parameter."""
         weights, trained = load_file(path), self.trained()
         if weights.keys() != trained.keys():
             raise UserError(f"{path}: weights of another model; remove the file and run again")
@@ -69,7 +69,7 @@ def _first_line(error: Exception) -> str:
 
 
 def device_of(config: ModelConfig) -> torch.device:
-    """The device that ``model.device`` names; `auto` takes a GPU where torch sees one."""
+    """The device of ``model.device``; `auto` takes a GPU if torch sees one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device = 'cuda', but torch sees no GPU; set model.device = 'cpu'")
     use_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
@@ -77,13 +77,13 @@ def device_of(config: ModelConfig) -> torch.device:
 
 
 def implementation_of(config: ModelConfig) -> list[str | None]:
-    """Which implementation of the operators runs, and its build: other builds may round otherwise."""
+    """The implementation of the operators that runs, and its build: builds may differ in rounding."""
     live = ops.live(config.impl, device_of(config))
     return [live, None if live == "reference" else library.info()["build_id"]]
 
 
 def attention_of(config: ModelConfig) -> str:
-    """What the passes of a run attend by: `forest`, `dense` or `flex`; a last, short one may be dense for flex."""
+    """The attention of a run: `forest`, `dense` or `flex` (where a last, short pass may be dense)."""
     name = pretrained_name(config.name)
     tiny = SimpleNamespace(hidden_size=config.hidden, num_attention_heads=config.heads)
     shape = pretrained_config(name) if name else tiny
@@ -91,8 +91,8 @@ def attention_of(config: ModelConfig) -> str:
 
 
 def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel:
-    """The model before any training of ours. ``seed`` draws the weights of `tiny` and of new LoRA layers. With
-    ``config.dtype`` bfloat16 passes run under autocast: trained weights are float32, frozen ones bfloat16."""
+    """The model before training. The weights of `tiny` and of new LoRA layers are drawn with ``seed``. If
+    ``config.dtype`` is bfloat16, passes run under autocast; trained weights are float32, frozen ones bfloat16."""
     device = device_of(config)
     torch.manual_seed(seed)
     network = _pretrained(config) if pretrained_name(config.name) else _tiny(config, encoder)
@@ -117,8 +117,8 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
 
 
 def _set_dtypes(network: Any, frozen: torch.dtype) -> None:
-    """Trained weights in float32, whatever passes compute in: in bfloat16 an optimizer step would be lost in rounding.
-    Frozen ones in ``frozen``."""
+    """Trained weights in float32, whatever dtype passes compute in, because bfloat16 would lose optimizer steps to
+    rounding. Frozen ones in ``frozen``."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
 
@@ -128,12 +128,12 @@ def context_of(config: ModelConfig) -> int:
     name = pretrained_name(config.name)
     shape = pretrained_config(name) if name else None
     if shape is not None:
-        refuse_unsuitable(shape)  # first: what follows asks for what such a configuration may not have
+        refuse_unsuitable(shape)  # first, because the code below reads attributes that such a configuration may lack
     attention.refuse_impossible(config.attention, config.impl, device_of(config), shape)
     if shape is None:
         return config.context
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
-        raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read, convert them")
+        raise UserError(f"model hf:{name}: no safetensors weights there; pickled weights are not read: convert them")
     return int(shape.max_position_embeddings)
 
 
@@ -172,7 +172,7 @@ def _pretrained(config: ModelConfig) -> Any:
 
 
 def _checkpoint_activations(network: Any) -> None:
-    # The second name is the older one; both recompute without reentrant autograd, so that LoRA's gradients are right.
+    # The second name is the older one; both use non-reentrant checkpointing, which LoRA's gradients require.
     enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
     enable()
 

@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, a learning rate with warm-up, checkpoints from which a killed run goes on exactly."""
+"""The training loop: AdamW, a learning rate with warm-up, and checkpoints from which a killed run resumes exactly."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Weights = Mapping[str, nn.Parameter]
 @dataclass(frozen=True)
 class Schedule:
     """``steps`` optimizer steps of AdamW. The learning rate rises linearly to ``lr`` over the share ``warmup`` of them;
-    then it falls to 0 along half a cosine or a line, or stays (``kind``). A longer gradient is scaled down to norm
-    ``clip``."""
+    then it decays to 0 along half a cosine or a line, or stays constant (``kind``). Gradients are clipped to
+    the norm ``clip``."""
 
     steps: int
     lr: float
@@ -41,7 +41,7 @@ class Schedule:
 
     @classmethod
     def of(cls, config: TrainingConfig, steps: int) -> Schedule:
-        """``steps`` optimizer steps under the settings of a section of the configuration."""
+        """The schedule of ``steps`` optimizer steps with the settings of one section of the configuration."""
         return cls(
             steps, config.lr, config.warmup, config.weight_decay, config.clip, config.betas, kind=config.schedule
         )
@@ -57,14 +57,14 @@ class Schedule:
         return self.lr * (1 - passed if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * passed)))
 
     def optimizer(self, weights: Weights) -> torch.optim.AdamW:
-        """AdamW over ``weights``, its moments in their dtype."""
+        """AdamW over ``weights``; its moments have the dtype of the weights."""
         return torch.optim.AdamW(weights.values(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """What training did: optimizer steps, seconds spent (over all resumptions, and since this process took over), mean
-    loss of the first and last tenth."""
+    """Optimizer steps; seconds of training, in total over all resumptions and in this process; mean loss over the first
+    and the last tenth of the steps."""
 
     steps: int
     seconds: float
@@ -83,11 +83,11 @@ class _State:
 def fit(module: nn.Module, backward: Callable[[int], float], schedule: Schedule, work: Work) -> FitReport:
     """Trains the parameters of ``module`` that require a gradient; they must be float32 or float64.
 
-    ``backward(step)`` accumulates the gradient of optimizer step ``step``, counted from 0, and returns its loss; what
-    it reads must be a function of ``step`` alone, so that a run killed anywhere goes on from ``work.checkpoint`` with
-    the same numbers. torch's global generator (dropout) starts at ``work.seed`` and travels in the checkpoint.
+    ``backward(step)`` accumulates the gradient of optimizer step ``step``, counted from 0, and returns its loss. The
+    data it reads must depend on ``step`` alone, so that a killed run resumes from ``work.checkpoint`` with the same
+    numbers. torch's global generator (dropout) is seeded with ``work.seed``; its state is part of the checkpoint.
 
-    Raises UserError, with the step, for a loss or a gradient norm that is not finite, before the optimizer sees it, and
+    Raises UserError, with the step, for a loss or gradient norm that is not finite, before the optimizer uses it, and
     for weights that are not finite at the end.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -115,7 +115,7 @@ def fit(module: nn.Module, backward: Callable[[int], float], schedule: Schedule,
 
 
 def _report(state: _State, before: float) -> FitReport:
-    """``before``: seconds that earlier processes spent."""
+    """``before``: seconds of training in earlier processes."""
     tenth = max(1, len(state.losses) // 10)
     first, last = state.losses[:tenth], state.losses[-tenth:]
     return FitReport(
@@ -156,7 +156,7 @@ def _remedy(schedule: Schedule) -> str:
 
 
 def _refuse_short(trained: Weights, label: str) -> None:
-    """In 16 bits a weight of 0.02 does not move at a learning rate of 1e-5: the step is lost in rounding."""
+    """In 16 bits a weight of 0.02 does not change at a learning rate of 1e-5: rounding absorbs the step."""
     for name, weight in trained.items():
         if weight.dtype not in (torch.float32, torch.float64):
             raise UserError(
@@ -193,7 +193,7 @@ def _restore(path: Path, trained: Weights, optimizer: torch.optim.Optimizer) -> 
         for name, parameter in trained.items():
             with torch.no_grad():
                 parameter.copy_(file.get_tensor(f"weight.{name}"))
-            if f"step.{name}" not in kept:  # no step gave it a gradient
+            if f"step.{name}" not in kept:  # it has never had a gradient
                 continue
             optimizer.state[parameter] = {
                 "step": file.get_tensor(f"step.{name}"),

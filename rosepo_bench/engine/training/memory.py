@@ -11,9 +11,8 @@ import torch
 
 
 class PeakMemory:
-    """``bytes`` after the block is the peak within it. On a CPU it is the resident set of the whole process: Linux
-    resets its high-water mark when asked; where that is refused ``since`` says that the figure counts from the
-    process's start."""
+    """``bytes`` is the peak within the block. On a CPU this is the resident set of the whole process, whose high-water
+    mark Linux resets on request; where that fails, ``since`` says that the peak counts from the process's start."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -37,7 +36,7 @@ class PeakMemory:
             self.bytes = _high_water()
 
     def report(self) -> dict[str, Any]:
-        """The figure and what it counts from, as stages and records hold them."""
+        """The peak and since when it counts, in the form that stages and records store."""
         return {"peak_memory_bytes": self.bytes, "peak_memory_since": self.since}
 
 

@@ -1,4 +1,4 @@
-"""Throughput: what was processed, and how fast."""
+"""Throughput of a training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rosepo_bench.engine.training.memory import PeakMemory
 
 @dataclass
 class Meter:
-    """Counts what this process trained on: ``tokens`` are the forest's nodes, each computed once; ``pairs`` preference
-    pairs; ``preparation`` is the seconds that building trees took before the first step."""
+    """Counts what this process trained on: ``tokens``, where those that sequences share count once, and preference
+    ``pairs``. ``preparation`` are the seconds spent on building trees before the first step."""
 
     tokens: int = 0
     pairs: int = 0
@@ -25,7 +25,7 @@ class Meter:
         self.pairs += pairs
 
     def report(self, fit: FitReport, memory: PeakMemory) -> dict[str, Any]:
-        """Rates over the seconds of this process; None where a resumed run had nothing left to do."""
+        """The training's report; rates are over the seconds of this process, None if a resumed run had no step left."""
         seconds = fit.session_seconds + self.preparation if fit.session_seconds else 0.0
         return {
             **asdict(fit),

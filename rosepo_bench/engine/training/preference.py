@@ -1,4 +1,4 @@
-"""Preference training over the forest: the loss sees sequence log-probs only, whatever the packing."""
+"""Preference training over the forest. The loss depends on sequence log-probs alone, not on how they are packed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.base.work import Work
-from rosepo_bench.data.types import Examples, FloatArray, IntArray
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.forest import Batch
 from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.dropout import switch_off_dropout
@@ -28,20 +29,19 @@ from rosepo_bench.engine.training.meter import Meter
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """Pairs ready for training: ``examples`` are the prompts, ``titles`` int ``[n, 2]`` their chosen and rejected
-    items, ``reference`` float64 ``[n, 2]`` the log-probs of both under the reference model, ``epsilon`` float64
-    ``[n]``."""
+    """Pairs ready for training: ``examples`` are the prompts, ``titles`` their chosen and rejected items, ``reference``
+    the log-probs of both under the reference model."""
 
     examples: Examples
-    titles: IntArray
-    reference: FloatArray
-    epsilon: FloatArray
+    titles: Int[np.ndarray, "n 2"]
+    reference: Float64[np.ndarray, "n 2"]
+    epsilon: Float64[np.ndarray, " n"]
 
 
 def train_preference(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[IntArray],
+    sequences: Sequence[Int[np.ndarray, " _"]],
     pairs: TrainingPairs,
     config: PreferenceConfig,
     *,
@@ -49,9 +49,9 @@ def train_preference(
     batch_tokens: int,
     work: Work,
 ) -> FitReport:
-    """Trains ``model`` from where it stands. An optimizer step takes the mean loss over about ``config.batch`` pairs of
-    many users; how they are packed into forward passes changes no number beyond rounding. Unless ``config.dropout``
-    says otherwise, ``model`` loses its dropout for good: its reference was computed without."""
+    """Trains ``model`` from its current weights. Each optimizer step takes the mean loss over about ``config.batch``
+    pairs of many users; how they are packed into forward passes changes the result by rounding only. Unless
+    ``config.dropout`` is set, dropout is switched off in ``model`` for good, as the reference was computed without."""
     if not config.dropout:
         switch_off_dropout(model.network)
     began = time.monotonic()
@@ -59,7 +59,7 @@ def train_preference(
     alone = config.trees == "prompt"
     users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     meter.preparation = time.monotonic() - began
-    # By user (or pair), however many trees he has: what one optimizer step is does not depend on the packing.
+    # By user (or pair), however many trees each has: an optimizer step's pairs do not depend on the packing.
     plan = pair_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=work.seed)
 
     def backward(step: int) -> float:
@@ -81,7 +81,7 @@ def backward_step(
     meter: Meter,
 ) -> float:
     """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
-    as the budget asks for."""
+    as the budget of ``batch_tokens`` requires."""
     total, loss = sum(len(group.places) for group in groups) // 2, 0.0
     for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
         rows = np.concatenate([groups[g].places for g in chosen])[::2] // 2
@@ -94,7 +94,7 @@ def _backward(
     model: LanguageModel,
     pairs: TrainingPairs,
     batch: Batch,
-    rows: IntArray,
+    rows: Int64[np.ndarray, " rows"],
     config: PreferenceConfig,
     total: int,
     meter: Meter,
@@ -117,13 +117,13 @@ def _backward(
     return float(loss.detach())
 
 
-def _tensor(values: FloatArray, like: Tensor) -> Tensor:
+def _tensor(values: Float64[np.ndarray, " rows *_"], like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
 
 
 def pair_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
-    """The users of each optimizer step, who have ``sizes[user]`` pairs each: shuffled an epoch, at least
-    ``config.batch`` pairs a step (the last of an epoch may have fewer)."""
+    """The users of each optimizer step; user u has ``sizes[u]`` pairs. Shuffled per epoch; at least ``config.batch``
+    pairs per step (an epoch's last step may have fewer)."""
     planned = []
     for epoch in range(config.epochs):
         current: list[int] = []

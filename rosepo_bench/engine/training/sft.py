@@ -1,15 +1,15 @@
-"""SFT: every step of a training window is a response, all of them computed in one pass over the window's tree."""
+"""SFT: every step of a training window is a response, and one pass over the window's tree computes them all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.config import SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
-from rosepo_bench.data.types import IntArray
 from rosepo_bench.engine.forest import Tree
 from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
@@ -21,7 +21,7 @@ from rosepo_bench.engine.training.meter import Meter
 
 def train_sft(
     model: LanguageModel,
-    train_end: IntArray,
+    train_end: Int64[np.ndarray, " users"],
     trees_of: Callable[[list[Window]], list[Tree]],
     config: SFTConfig,
     *,
@@ -32,8 +32,8 @@ def train_sft(
     work: Work,
 ) -> FitReport:
     """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
-    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of an optimizer step's responses. The
-    model's dropout acts."""
+    items whose trees ``trees_of`` builds. The loss is the mean over the tokens of an optimizer step's responses.
+    Dropout is on, where the model has any."""
     plan = window_batches(train_end, config, window=window, first=first, seed=work.seed)
 
     def backward(step: int) -> float:
@@ -52,9 +52,10 @@ def train_sft(
 
 
 def window_batches(
-    train_end: IntArray, config: SFTConfig, *, window: int, first: int = 0, seed: int
+    train_end: Int64[np.ndarray, " users"], config: SFTConfig, *, window: int, first: int = 0, seed: int
 ) -> list[list[Window]]:
-    """Windows of each optimizer step: at least ``config.batch`` responses a step, ``config.epochs`` times all steps."""
+    """Windows of each optimizer step, with at least ``config.batch`` responses, until all training steps were seen
+    ``config.epochs`` times."""
     steps = int(np.maximum(train_end - first, 0).sum())
     wanted = round(config.epochs * steps)
     if not wanted:

@@ -1,9 +1,9 @@
-"""Draws by a law: one item for each example, and how the law of the pair turns round when the two items swap roles.
+"""Draws one item per example from a sampler's distribution q (its "law"), with the log-ratio for the swapped pair.
 
-The law enters the preference oracle. Given the unordered pair, how likely is it that the other item was the
-chosen one? The sampler answers with log q(y_w | x, y_l) - log q(y_l | x, y_w): y_w as the rejected item had
-y_l been chosen, where y_l leaves the eligible items and y_w enters them. Where y_w is in the past too (taken
-a second time), nobody could have rejected it and the difference is -inf.
+The preference oracle asks: given the unordered pair, how likely is it that the other item was the chosen one? The
+sampler's part of the answer is log q(y_w | x, y_l) - log q(y_l | x, y_w), where the first term is the probability of
+rejecting y_w had y_l been chosen: then y_l is not eligible and y_w is. If y_w is also in the past (taken a second
+time), it could not have been rejected and the difference is -inf.
 """
 
 from __future__ import annotations
@@ -12,35 +12,38 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Int32, Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Dataset, Examples, FloatArray, IntArray
+from rosepo_bench.data.types import Dataset, Examples
 
-CELLS = 1 << 18  # of a chunk's [rows, items] array: it stays in the cache; no number depends on it
+CELLS = 1 << 18  # elements of a chunk's [rows, items] array, so that it stays in the cache; changes no result
 
 
 @dataclass(frozen=True)
 class LogWeights:
-    """``of``: (rows, chosen item of each) to log weights ``[len(rows), items]``, up to a constant of the row;
-    ``by_chosen``: whether they differ with the chosen item, i.e. must be computed again when y_w and y_l swap
-    roles."""
+    """``of``: from (rows, the chosen item of each) to log weights, up to a constant per row. ``by_chosen``: the weights
+    depend on the chosen item and must be computed again when y_w and y_l swap roles."""
 
-    of: Callable[[IntArray, IntArray], FloatArray]
+    of: Callable[[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]], Float64[np.ndarray, "rows items"]]
     by_chosen: bool = False
 
 
-def pasts(dataset: Dataset, examples: Examples) -> Iterator[IntArray]:
+def pasts(dataset: Dataset, examples: Examples) -> Iterator[Int32[np.ndarray, " _"]]:
     """The items strictly before each example's step."""
     for user, step in zip(examples.user, examples.step, strict=True):
         yield dataset.sequences[user][:step]
 
 
 def by_law(
-    dataset: Dataset, examples: Examples, weights: LogWeights, uniform01: FloatArray, exclude: IntArray
-) -> tuple[IntArray, FloatArray]:
-    """Draws item i with probability proportional to exp(weight) among the eligible ones, by inversion of
-    ``uniform01`` ``[n]``. Returns items int32 ``[n]`` and log q(y_w|x,y_l) - log q(y_l|x,y_w) float64
-    ``[n]``."""
+    dataset: Dataset,
+    examples: Examples,
+    weights: LogWeights,
+    uniform01: Float64[np.ndarray, " n"],
+    exclude: Int[np.ndarray, "n k"],
+) -> tuple[Int32[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Draws among the eligible items with probability proportional to exp(weight), by inversion of ``uniform01``.
+    Returns the items and log q(y_w|x,y_l) - log q(y_l|x,y_w)."""
     items = np.zeros(len(examples), dtype=np.int32)
     law = np.zeros(len(examples))
     size = max(1, CELLS // dataset.items)
@@ -60,8 +63,8 @@ def by_law(
     return items, law
 
 
-def _barred(dataset: Dataset, examples: Examples, exclude: IntArray) -> np.ndarray:
-    """bool ``[n, items]``: the past, and what is excluded."""
+def _barred(dataset: Dataset, examples: Examples, exclude: Int[np.ndarray, "n k"]) -> Bool[np.ndarray, "n items"]:
+    """Mask of the past and of what is excluded."""
     barred = np.zeros((len(examples), dataset.items), dtype=bool)
     for row, past in enumerate(pasts(dataset, examples)):
         barred[row, past] = True
@@ -69,14 +72,18 @@ def _barred(dataset: Dataset, examples: Examples, exclude: IntArray) -> np.ndarr
     return barred
 
 
-def _close(log_weights: FloatArray, barred: np.ndarray, chosen: IntArray) -> None:
-    """Leaves the items that are eligible when ``chosen`` are the chosen ones."""
+def _close(
+    log_weights: Float64[np.ndarray, "n items"], barred: Bool[np.ndarray, "n items"], chosen: Int64[np.ndarray, " n"]
+) -> None:
+    """Sets the weights of items that are not eligible, given the ``chosen`` ones, to -inf."""
     log_weights[barred] = -np.inf
     log_weights[np.arange(len(chosen)), chosen] = -np.inf
 
 
-def _log_probability(log_weights: FloatArray, items: IntArray) -> FloatArray:
-    """log of the probability of each row's item; -inf for one that is not eligible, even where none is."""
+def _log_probability(
+    log_weights: Float64[np.ndarray, "n items"], items: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """Log-probability of each row's item; -inf for one that is not eligible, even in a row without eligible items."""
     weight = log_weights[np.arange(len(items)), items]
     top = np.maximum(log_weights.max(axis=1), -1e300)  # -inf - -inf would be nan
     with np.errstate(divide="ignore"):
@@ -84,8 +91,10 @@ def _log_probability(log_weights: FloatArray, items: IntArray) -> FloatArray:
     return np.where(np.isfinite(weight), weight - np.where(np.isfinite(weight), normaliser, 0), -np.inf)
 
 
-def _invert(log_weights: FloatArray, uniform01: FloatArray, examples: Examples) -> IntArray:
-    """The item of each row at which the cumulated probability passes ``uniform01``."""
+def _invert(
+    log_weights: Float64[np.ndarray, "n items"], uniform01: Float64[np.ndarray, " n"], examples: Examples
+) -> Int64[np.ndarray, " n"]:
+    """The item of each row at which the cumulative probability passes ``uniform01``."""
     top = log_weights.max(axis=1)
     if not np.isfinite(top).all():
         user = int(examples.user[np.flatnonzero(~np.isfinite(top))[0]])

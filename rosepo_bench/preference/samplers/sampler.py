@@ -1,7 +1,7 @@
-"""Which item is rejected: samplers of y_l, each with its law q(y_l | x, y_w).
+"""Which item is rejected: samplers of y_l, each with its distribution q(y_l | x, y_w).
 
-Eligible are all items but y_w and the user's past (everything up to y_w). His future is eligible: leaving an
-item out *because* he takes it later would leak the future into training.
+All items are eligible but y_w and the user's past (everything up to y_w). The user's future is eligible: leaving an
+item out *because* they take it later would leak the future into training.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 from scipy import sparse
 
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.base.seeds import derive, generator
-from rosepo_bench.data.types import Dataset, Examples, FloatArray, IntArray, Split
+from rosepo_bench.data.types import Dataset, Examples, Split
 from rosepo_bench.preference.samplers import semantic
 from rosepo_bench.preference.samplers.law import LogWeights, by_law, pasts
 from rosepo_bench.preference.samplers.self_hard import Pool, Rejected, self_hard
@@ -28,13 +29,13 @@ MIXTURE = ("self_hard", "semantic", "popularity")
 
 @dataclass(frozen=True)
 class Sampler:
-    """All samplers of one data set. ``counts`` int64 ``[items]`` of training interactions, those of user u
-    being his first ``train_end[u]``; ``vectors`` the text encoding ``[items, grams]``; ``history`` how many
-    last items the semantic sampler reads."""
+    """All samplers of one data set. ``counts`` are each item's training interactions (the first ``train_end[u]`` of
+    every user u); ``vectors`` the text encoding ``[items, grams]``; ``history`` how many of the last items the semantic
+    sampler reads."""
 
     dataset: Dataset
-    train_end: IntArray
-    counts: IntArray
+    train_end: Int64[np.ndarray, " users"]
+    counts: Int64[np.ndarray, " items"]
     vectors: sparse.csr_matrix
     config: PreferenceConfig
     history: int
@@ -54,11 +55,10 @@ class Sampler:
         *,
         seed: int,
         pool: Pool | None = None,
-        exclude: IntArray | None = None,
+        exclude: Int[np.ndarray, "n k"] | None = None,
     ) -> Rejected:
-        """One rejected item an example. ``pool`` is what `self_hard` and `mixed` choose from; ``exclude``
-        ``[n, k]`` are further items that are not eligible. Raises UserError for an unknown sampler and where
-        no item is eligible."""
+        """One rejected item per example. `self_hard` and `mixed` choose from ``pool``; the items ``exclude`` are not
+        eligible either. Raises UserError for an unknown sampler and where no item is eligible."""
         if name not in SAMPLERS:
             raise UserError(f"unknown sampler {name!r}; {nearest(name, SAMPLERS)}")
         if exclude is None:
@@ -74,8 +74,8 @@ class Sampler:
         return Rejected(items, law, np.full(len(items), name, dtype="U16"))
 
     def draw_list(self, name: str, examples: Examples, count: int, *, seed: int, pool: Pool | None = None) -> Rejected:
-        """``count`` distinct rejected items an example, drawn one after the other without replacement; the
-        law of each is the one given those before it."""
+        """``count`` distinct rejected items per example, drawn one after the other without replacement; the law of each
+        is conditional on those before it."""
         drawn: list[Rejected] = []
         for place in range(count):
             before = [part.items for part in drawn]
@@ -89,16 +89,18 @@ class Sampler:
         return LogWeights(lambda rows, chosen: np.zeros((len(rows), self.dataset.items)))
 
     def _popularity(self, examples: Examples) -> LogWeights:
-        """Counts to the power of the exponent, without the example's own interaction: a law that knew of it
-        would name y_w. The draw is the same with it, since y_w is not eligible."""
+        """Counts to the power of the exponent, without the example's own interaction, which would tell the oracle which
+        item is y_w. The draw itself does not depend on it, since y_w is not eligible."""
         exponent = self.config.popularity_exponent
         own = examples.step < self.train_end[examples.user]
 
-        def logs(counts: IntArray) -> FloatArray:
-            with np.errstate(divide="ignore"):  # an item nobody took is never drawn, unless the exponent is 0
+        def logs(counts: Int64[np.ndarray, " _"]) -> Float64[np.ndarray, " _"]:
+            with np.errstate(divide="ignore"):  # an item without interactions is never drawn, unless the exponent is 0
                 return exponent * np.log(counts) if exponent else np.zeros(len(counts))
 
-        def weights(rows: IntArray, chosen: IntArray) -> FloatArray:
+        def weights(
+            rows: Int64[np.ndarray, " rows"], chosen: Int64[np.ndarray, " rows"]
+        ) -> Float64[np.ndarray, "rows items"]:
             target = examples.target[rows]
             table = np.tile(logs(self.counts), (len(rows), 1))
             table[np.arange(len(rows)), target] = logs(self.counts[target] - own[rows])
@@ -115,13 +117,13 @@ class Sampler:
             return LogWeights(lambda rows, chosen: self._near(anchors[rows]))
         return LogWeights(lambda rows, chosen: self._near(self.vectors[chosen]), by_chosen=True)
 
-    def _near(self, anchors: sparse.csr_matrix) -> FloatArray:
+    def _near(self, anchors: sparse.csr_matrix) -> Float64[np.ndarray, "n items"]:
         return semantic.similarity(anchors, self.vectors) / self.config.semantic_temperature
 
-    def _mixed(self, examples: Examples, seed: int, pool: Pool | None, exclude: IntArray) -> Rejected:
-        """Each pair's sampler drawn at random. Which one it was is recorded, and chosen without a look at the
-        items, so the law of a pair is its own sampler's."""
-        assert pool is not None, "mixed holds self_hard, which needs the language model's scores"
+    def _mixed(self, examples: Examples, seed: int, pool: Pool | None, exclude: Int[np.ndarray, "n k"]) -> Rejected:
+        """Each pair's sampler is drawn at random, independently of the items, and recorded, so a pair's law is its own
+        sampler's."""
+        assert pool is not None, "mixed includes self_hard, which needs the language model's scores"
         which = generator(seed, "rejected", "mixed").integers(len(MIXTURE), size=len(examples))
         n = len(examples)
         mixed = Rejected(np.zeros(n, np.int32), np.zeros(n), np.full(n, "", dtype="U16"))

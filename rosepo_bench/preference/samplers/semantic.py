@@ -1,7 +1,7 @@
-"""How alike two titles read: TF-IDF over the characters of title and genres. Small, deterministic, and
-nothing to download.
+"""Similarity of items by text: TF-IDF over character n-grams of title and genres. Small, deterministic, and nothing to
+download.
 
-A metric of semantic harm has to use another encoder than this one, because the semantic sampler optimises it.
+A metric of semantic harm must use a different encoder, because the semantic sampler optimises this one.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int
 from scipy import sparse
-
-from rosepo_bench.data.types import FloatArray, IntArray
 
 GRAMS = (3, 4)
 
 
 def item_text(title: str, genres: Sequence[str]) -> str:
-    """What is encoded: lower-case title, then the genres."""
+    """The text that is encoded: title, then genres, in lower case."""
     return " ".join([title, *genres]).casefold()
 
 
 def grams(text: str) -> list[str]:
-    """The character 3- and 4-grams of each word, a blank at both ends of it; with repetitions."""
+    """The character 3- and 4-grams of each word, padded with a blank at both ends; with repetitions."""
     words = [f" {word} " for word in text.split()]
     return [word[at : at + size] for word in words for size in GRAMS for at in range(len(word) - size + 1)]
 
 
 def encode(titles: Sequence[str], genres: Sequence[Sequence[str]]) -> sparse.csr_matrix:
-    """float64 ``[items, grams]``: (1 + log tf)(log((1 + n)/(1 + df)) + 1), rows of length 1; a text without
-    any gram is a row of zeros, alike to nothing."""
-    assert len(titles) == len(genres), "one list of genres a title"
+    """float64 ``[items, grams]``: (1 + log tf)(log((1 + n)/(1 + df)) + 1), rows of length 1; a text without any gram is
+    a row of zeros."""
+    assert len(titles) == len(genres), "one list of genres per title"
     vocabulary: dict[str, int] = {}
     columns: list[int] = []
     ends = [0]
@@ -52,15 +51,14 @@ def normalise(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(scale) @ rows)
 
 
-def history_vectors(vectors: sparse.csr_matrix, histories: Sequence[IntArray]) -> sparse.csr_matrix:
-    """``[n, grams]``: the normalised mean of each history's item vectors; an empty history is a row of
-    zeros."""
+def history_vectors(vectors: sparse.csr_matrix, histories: Sequence[Int[np.ndarray, " _"]]) -> sparse.csr_matrix:
+    """``[n, grams]``: the normalised mean of each history's item vectors; zeros for an empty history."""
     ends = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
     flat = np.concatenate([*histories, np.empty(0, dtype=np.int64)]).astype(np.int64)
     chosen = sparse.csr_matrix((np.ones(len(flat)), flat, ends), shape=(len(histories), vectors.shape[0]))
     return normalise(sparse.csr_matrix(chosen @ vectors))
 
 
-def similarity(queries: sparse.csr_matrix, vectors: sparse.csr_matrix) -> FloatArray:
-    """Cosines, float64 ``[n, items]``, of unit rows ``[n, grams]`` with all item vectors."""
+def similarity(queries: sparse.csr_matrix, vectors: sparse.csr_matrix) -> Float64[np.ndarray, "n items"]:
+    """Cosine similarities of unit rows ``queries`` ``[n, grams]`` to all item vectors ``[items, grams]``."""
     return np.asarray((queries @ vectors.T).toarray())

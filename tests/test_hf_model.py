@@ -99,7 +99,7 @@ UNSUITABLE = [
     ("t5", {}, "model type 't5' is not supported"),
     ("llama4_text", {}, "model type 'llama4_text' is not supported"),
     ("qwen3", {"num_hidden_layers": 1, "layer_types": ["chunked_attention"]}, "has layers of type 'chunked_attention'"),
-    ("llama", {"rope_parameters": {**LONG, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}}, "'longrope' turns"),
+    ("llama", {"rope_parameters": {**LONG, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}}, "'longrope' changes"),
 ]
 
 

@@ -24,6 +24,7 @@ from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.engine.model.architectures import SUPPORTED
 from rosepo_bench.engine.model.dropout import switch_off_dropout
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.prompts.prompter import Prompter
 from rosepo_bench.engine.prompts.tokens import PretrainedEncoder, train_tiny
 from rosepo_bench.engine.ranking.catalogue import catalogue_scores
 from rosepo_bench.engine.ranking.generation import generate
@@ -208,16 +209,23 @@ def test_scores_over_cached_prompts_are_those_of_the_forest(kind: str) -> None:
     np.testing.assert_allclose(cached, forest.view(2, -1).numpy(), rtol=2e-2, atol=0.15)
 
 
+def titles_alone() -> Prompter:
+    """A prompter with only its titles, all that ``generate`` reads of it."""
+    made = Prompter.__new__(Prompter)
+    made.titles = TITLES
+    return made
+
+
 WAYS: dict[str, tuple[set[str], Any]] = {  # what runs, and how
     "training": ({"body", "sums"}, lambda model, trie, prompt: logps(model, groups(1))),
     "catalogue": ({"body", "sums"}, lambda *given: catalogue_scores(*given, score="sum", **GIVEN)),
     "best first": ({"body", "sums"}, lambda *given: rank_best_first(*given, k=2, score="sum", **GIVEN)),
     "generation": (
         {"body", "head"},
-        lambda model, trie, prompts: generate(model, SimpleNamespace(titles=TITLES), prompts, limit=4, **GIVEN),  # type: ignore[arg-type]
+        lambda model, trie, prompts: generate(model, titles_alone(), prompts, limit=4, **GIVEN),
     ),
 }
-TITLES = [np.array([1, 2, 60]), np.array([1, 3, 60]), np.array([4, 60])]
+TITLES = [np.array(title, dtype=np.int32) for title in ([1, 2, 60], [1, 3, 60], [4, 60])]
 GIVEN: dict[str, Any] = {"batch_tokens": 100, "label": "test"}
 
 
@@ -226,7 +234,7 @@ GIVEN: dict[str, Any] = {"batch_tokens": 100, "label": "test"}
 def test_every_pass_goes_through_autocast(way: str, dtype: torch.dtype | None) -> None:
     """Body and head, over the forest and over cached prompts; and through none where none is asked for."""
     model, seen = autocast_model("llama"), set()
-    model.dtype, model.encoder = dtype, SimpleNamespace(end=60)  # type: ignore[assignment]
+    model.dtype, model.encoder = dtype, SimpleNamespace(end=60, decode=str)  # type: ignore[assignment]
     parts = {"body": model.network.base_model, "sums": model.head, "head": model.network.get_output_embeddings()}
     for name, module in parts.items():
         module.register_forward_pre_hook(lambda *_, name=name: seen.add((name, autocast_of())))

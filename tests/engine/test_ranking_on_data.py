@@ -44,7 +44,7 @@ def test_the_catalogue_scores_candidates_as_candidates(listed: bool, score: str)
     sequences = [draw.integers(0, 30, size=9).astype(np.int32) for _ in range(4)]
     user, step = np.array([0, 0, 1, 2, 3, 3]), np.array([5, 8, 1, 8, 3, 4])
     candidates = np.stack([draw.permutation(30)[:8] for _ in user]).astype(np.int32)
-    examples = Examples(user, step, candidates[:, 0], candidates, np.zeros(6, np.int64))
+    examples = Examples(user, step, candidates[:, 0].astype(np.int64), candidates, np.zeros(6, np.int64))
     wanted = title_scores(
         model, prompter, sequences, examples, examples.candidates, score=score, batch_tokens=500, label="test"
     )

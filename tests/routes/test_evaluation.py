@@ -14,6 +14,7 @@ import torch
 from by_hand import cell, run, sasrec_scores, sets, stage_folder, student, wilson
 from running import results
 
+from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.prompts.examples import history_starts
 from rosepo_bench.pipeline.task import Pipeline
 from rosepo_bench.runs.cells import Cell
@@ -138,7 +139,9 @@ def test_methods_are_told_apart(ran: Ran) -> None:
 
 def test_recommenders_read_whole_histories(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer ones than the micro profile has: a prompt's window is the language model's alone."""
-    sequences = [np.arange(60), np.arange(100, 190)]
+    sequences = [np.arange(60, dtype=np.int32), np.arange(100, 190, dtype=np.int32)]
+    user, step = np.array([1, 0]), np.array([70, 59])
+    examples = Examples(user, step, step, np.zeros((2, 1), np.int32), np.zeros(2, np.int64))
     monkeypatch.setattr(Pipeline, "data", SimpleNamespace(sequences=sequences))
-    found = ran.cell.pipeline.histories(SimpleNamespace(user=[1, 0], step=[70, 59]))  # type: ignore[arg-type]
+    found = ran.cell.pipeline.histories(examples)
     assert [history.tolist() for history in found] == [list(range(100, 170)), list(range(59))]

@@ -99,6 +99,29 @@ def test_divergence_is_an_error_with_the_step() -> None:
         fit(model, backward, SCHEDULE, Work(0, "toy"))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "hidden[0, 0] is nan: want a finite number",
+            r"toy: hidden\[0, 0\] is nan: want a finite number, at step 2 \(of 30, .* learning rate is 0.01\. Training "
+            r"has diverged .* lower lr \(0.01\)",
+        ),
+        ("item 7 is unknown", r"toy: item 7 is unknown, at step 2 of 30$"),
+    ],
+)
+def test_what_an_operator_refuses_in_a_step_names_the_step(error: str, said: str) -> None:
+    """The operators see values that are not finite before the loop does."""
+
+    def backward(step: int) -> float:
+        if step == 2:
+            raise UserError(error)
+        return 1.0
+
+    with pytest.raises(UserError, match=said):
+        fit(network(), backward, SCHEDULE, Work(0, "toy"))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("step", [0, 12, 29])
 def test_a_gradient_whose_norm_is_not_finite_stops_training(step: int, value: float, tmp_path: Path) -> None:

@@ -138,17 +138,24 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate(step)
     optimizer.zero_grad(set_to_none=True)
-    loss = backward(step)
+    try:
+        loss = backward(step)
+    except UserError as error:  # an operator met a value before the loss could show it
+        said = _diverged(schedule, step) if "finite" in str(error) else f"at step {step} of {schedule.steps}"
+        raise UserError(f"{label}: {error}, {said}") from error
     norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not math.isfinite(value):
-            raise UserError(
-                f"{label}: the {name} is {value} at step {step} (of {schedule.steps}, counted from 0), where the "
-                f"learning rate is {schedule.rate(step):.3g}. Training has diverged and its weights were not kept: "
-                f"{_remedy(schedule)}"
-            )
+            raise UserError(f"{label}: the {name} is {value} {_diverged(schedule, step)}")
     optimizer.step()
     return loss
+
+
+def _diverged(schedule: Schedule, step: int) -> str:
+    return (
+        f"at step {step} (of {schedule.steps}, counted from 0), where the learning rate is {schedule.rate(step):.3g}. "
+        f"Training has diverged and its weights were not kept: {_remedy(schedule)}"
+    )
 
 
 def _remedy(schedule: Schedule) -> str:

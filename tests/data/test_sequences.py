@@ -55,7 +55,9 @@ def plainly(raw: RawInteractions, core: int, shortest: int) -> dict[str, list[st
 @pytest.mark.parametrize("seed", range(3))
 def test_preparation_agrees_with_plain_python(seed: int, core: int, kind: sequences.Kind) -> None:
     rng = np.random.default_rng(seed)
-    rows = [tuple(row) for row in np.stack([rng.integers(0, high, 300) for high in (40, 25, 9)], axis=1).tolist()]
+    user, item, time = rng.integers(0, 40, 300), (25 * rng.random(300) ** 3).astype(np.int64), rng.integers(0, 9, 300)
+    assert np.bincount(item, minlength=25).min() < 4, "a rare item is among them"
+    rows = [tuple(row) for row in np.stack([user, item, time], axis=1).tolist()]
     raw = raw_of(rows, [f"t{index // 2}" if index < 8 else f"t{index}" for index in range(25)])
     expected = plainly(raw, core, 3 if kind == "leave_one_out" else 1)
     assert expected, "a case without anybody would test nothing"

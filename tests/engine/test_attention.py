@@ -266,7 +266,7 @@ def test_dropout_is_never_left_out() -> None:
 def test_unknown_choices_are_refused() -> None:
     with pytest.raises(UserError, match="attention is 'flexx': did you mean 'flex'"):
         language_model(network("llama", torch.float32), "flexx")
-    with pytest.raises(ValueError, match="16 or more for each of the heads"):
+    with pytest.raises(ValueError, match="at least 16 per head"):
         ModelConfig(attention="flex", hidden=32, heads=4)
 
 

@@ -11,6 +11,7 @@ import planted
 import pytest
 from planted import get
 
+from rosepo_bench.pipeline import pairing
 from rosepo_bench.runs import record
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
@@ -30,6 +31,11 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         rule: planted.cell(folder / "out", prefix, f"scoring.score={rule}", *settings, method=method) for rule in RULES
     }
     assert made["sum"].language.sft.key == made["mean"].language.sft.key
+    with pytest.MonkeyPatch.context() as patch:  # a catalogue in several chunks, of which most falls out of the top
+        patch.setattr(pairing, "CATALOGUE_CHUNK", 7)
+        patch.setattr(pairing, "CATALOGUE_TOP", 1)
+        for cell in made.values():
+            get(cell, cell.pairing.mining)
     return made, world
 
 
@@ -52,10 +58,15 @@ def test_mining_scores_and_rejects_by_the_rule(part: str, runs: tuple[Runs, plan
         examples, pool = cell.pairing.examples[part], get(cell, cell.pairing.mining)[part]
         scores = by_hand(cell, world, cell.language.sft, examples, pool.items, rule)
         np.testing.assert_allclose(pool.scores, scores, atol=1e-4)
+        items = pool.items
+        if cell.pairing.settings.self_hard_pool == "catalogue":
+            assert pool.items.shape[1] < planted.ITEMS
+            items = np.broadcast_to(np.arange(planted.ITEMS), (len(items), planted.ITEMS))
+            scores = by_hand(cell, world, cell.language.sft, examples, items, rule)
         closed = [world.histories[u][: s + 1] for u, s in zip(examples.user, examples.step, strict=True)]
-        barred = np.array([np.isin(items, own) for items, own in zip(pool.items, closed, strict=True)])
+        barred = np.array([np.isin(listed, own) for listed, own in zip(items, closed, strict=True)])
         best = np.where(barred, -np.inf, scores).argmax(axis=1)
-        first[rule] = pool.items[np.arange(len(best)), best].tolist()
+        first[rule] = items[np.arange(len(best)), best].tolist()
         assert get(cell, cell.pairing.rejected)[part].rejected.tolist() == first[rule]
     assert sum(one != two for one, two in zip(*first.values(), strict=True)) >= 3
 

@@ -153,6 +153,8 @@ def test_windows_hold_every_training_step_once_an_epoch() -> None:
         assert sorted(seen) == [(user, step) for user, end in enumerate(ends) for step in range(end)]
     assert sft_windows(ends, 10, seed=1, epoch=0) == sft_windows(ends, 10, seed=1, epoch=0)
     assert sft_windows(ends, 10, seed=1, epoch=0) != sft_windows(ends, 10, seed=1, epoch=1)
+    cuts = {w.start for epoch in range(60) for w in sft_windows(np.array([25]), 10, seed=1, epoch=epoch)}
+    assert cuts == set(range(25)), "over the epochs a history is cut at every step"
 
 
 def test_windows_of_nothing_are_refused() -> None:

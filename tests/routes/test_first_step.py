@@ -67,9 +67,12 @@ def compare(network: nn.Module, loss: Tensor, lr: float, found: tuple[Tensors, T
     assert moved > 1000
 
 
-@pytest.mark.parametrize(("method", "listed"), [("dpo", False), ("rosepo", False), ("rosepo", True)])
+@pytest.mark.parametrize(
+    ("method", "listed"), [("dpo", False), ("rosepo", False), ("rosepo", True), ("rosepo-robust", False)]
+)
 def test_preference_training(method: str, listed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SFT's weights, the stored reference, each pair with its own ε: −(1−ε) log σ(βΔ) − ε log σ(−βΔ), the mean."""
+    """SFT's weights, the stored reference, each pair with its own ε: −(1−ε) log σ(βΔ) − ε log σ(−βΔ), the mean; the
+    robust form turns the second sign and divides by 1 − 2ε."""
     world, beta, lr = planted.world(), 0.7, 1e-3
     settings = (*ONE_STEP, f"preference.beta={beta}", f"preference.lr={lr}", f"prompt.candidates={str(listed).lower()}")
     cell = planted.cell(tmp_path / "out", world.write(tmp_path), *settings, "preference.pairs=30", method=method)
@@ -79,8 +82,8 @@ def test_preference_training(method: str, listed: bool, tmp_path: Path, monkeypa
     get(cell, cell.smoothing.judged)
     found = trained(cell, stage, monkeypatch)
     examples, titles = cell.pairing.prompts("train"), cell.pairing.titles("train")
-    epsilon = cell.smoothing.epsilon("train", "oracle" if method == "rosepo" else "zero")
-    assert (np.ptp(epsilon) > 0.1) == (method == "rosepo")
+    epsilon = cell.smoothing.epsilon("train", "zero" if method == "dpo" else "oracle")
+    assert (np.ptp(epsilon) > 0.1) == (method != "dpo")
     network = planted.network(cell, cell.language.sft)
     prompts = planted.prompts_of(cell, world, examples, listed=listed)
     losses = []
@@ -88,7 +91,11 @@ def test_preference_training(method: str, listed: bool, tmp_path: Path, monkeypa
         chosen, rejected = (planted.logp(network, given, planted.response(cell, world, item)) for item in row)
         margin = beta * ((chosen - chosen.detach()) - (rejected - rejected.detach()))  # the reference is SFT itself
         log_sigmoid = nn.functional.logsigmoid
-        losses.append(-(1 - eps) * log_sigmoid(margin) - eps * log_sigmoid(-margin))
+        if method == "rosepo-robust":
+            loss = (-(1 - eps) * log_sigmoid(margin) + eps * log_sigmoid(-margin)) / (1 - 2 * eps)
+        else:
+            loss = -(1 - eps) * log_sigmoid(margin) - eps * log_sigmoid(-margin)
+        losses.append(loss)
     assert len(losses) == 30
     compare(network, torch.stack(losses).mean(), lr, found)
 

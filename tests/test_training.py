@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from rosepo_bench.base import progress
 from rosepo_bench.base.config import PreferenceConfig, SASRecConfig, SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
@@ -73,6 +74,19 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
         assert torch.equal(one, two)
     assert (last.steps, last.first_loss, last.last_loss) == (whole.steps, whole.first_loss, whole.last_loss)
     assert last.session_seconds < last.seconds
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_resumption_says_when_the_number_of_threads_is_another(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with pytest.raises(KilledError):
+        train(network(), tmp_path, dies_at=3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    with progress.shown():
+        train(network(), tmp_path)
+    assert ("began with 1 threads, goes on with 3" in capsys.readouterr().out) == (threads == 3)
 
 
 def test_training_lowers_the_loss_and_leaves_frozen_weights() -> None:

@@ -160,6 +160,8 @@ def test_windows_hold_every_training_step_once_an_epoch() -> None:
 def test_windows_of_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="windows of 0 items: want 1 or more"):
         sft_windows(np.array([5]), 0, seed=1, epoch=0)
+    alone = sft_windows(np.array([4]), 1, seed=1, epoch=0)
+    assert sorted((w.start, w.stop) for w in alone) == [(step, step + 1) for step in range(4)]
 
 
 def test_batches_hold_enough_responses_and_whole_epochs() -> None:
@@ -167,6 +169,8 @@ def test_batches_hold_enough_responses_and_whole_epochs() -> None:
     planned = window_batches(ends, SFTConfig(epochs=2.0, batch=16), window=10, seed=0)
     assert all(sum(map(len, batch)) >= 16 for batch in planned[:-1])
     assert sum(len(window) for batch in planned for window in batch) == 2 * 67
+    epochs = [window for epoch in (0, 1) for window in sft_windows(ends, 10, seed=0, epoch=epoch)]
+    assert [window for batch in planned for window in batch] == epochs
     half = window_batches(ends, SFTConfig(epochs=0.5, batch=16), window=10, seed=0)
     assert 33 <= sum(len(window) for batch in half for window in batch) <= 33 + 10
 

@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="of a full run: mutants at once (default 1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where a full run is written (results/mutants.md)")
     given = parser.parse_args(arguments)
+    if given.jobs < 1 or (given.sample and given.jobs > 1):
+        parser.error(f"--jobs {given.jobs}: want 1 or more, and no more than 1 with --sample")
     try:
         plan = read()
         mutants = [*by_hand(plan), *drawn(plan)]

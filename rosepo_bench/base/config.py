@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Tables = dict[str, dict[str, Any]]
+COMPONENTS = ("losses", "samplers", "smoothings", "oracles")
+
 
 class Section(BaseModel):
     """Frozen; refuses unknown keys."""
@@ -126,6 +129,22 @@ class TrainingConfig(Section):
         description="decay rates of AdamW's two moments, as [0.9, 0.999]",
     )
     clip: float = Field(1.0, gt=0, description="gradients with a larger norm are scaled down to this norm")
+    steps: int = Field(0, ge=0, description="optimizer steps; 0: computed from epochs")
+    evaluations: int = Field(
+        0,
+        ge=0,
+        description="times the validation metric is measured during training, and the best weights kept; 0: never, the "
+        "last weights are kept",
+    )
+    patience: int = Field(
+        0, ge=0, description="training stops after so many measurements in a row without improvement; 0: never"
+    )
+
+    @model_validator(mode="after")
+    def _patient(self) -> TrainingConfig:
+        if self.patience and not self.evaluations:
+            raise ValueError(f"patience = {self.patience} has no effect with evaluations = 0; set evaluations")
+        return self
 
 
 class SFTConfig(TrainingConfig):
@@ -137,7 +156,7 @@ class SFTConfig(TrainingConfig):
 
 
 class PreferenceConfig(TrainingConfig):
-    """Preference training. A method declares its sampler and its ε, and may override these settings."""
+    """Preference training. A method may change these settings, and has its loss, its sampler and its ε."""
 
     pairs: int = Field(
         2000, ge=1, description="maximum number of training pairs; users are drawn, then their last steps"
@@ -155,61 +174,19 @@ class PreferenceConfig(TrainingConfig):
     trees: Literal["user", "prompt"] = Field(
         "user", description="user: a user's pairs share a tree and an optimizer step; prompt: each pair by itself"
     )
-    beta: float = Field(1.0, gt=0, description="β of the loss: how strongly the policy is held to the reference")
-    epsilon: float = Field(0.1, ge=0, le=0.5, description="ε of methods with a constant ε (cdpo)")
-    epsilon_max: float = Field(0.5, gt=0, le=0.5, description="cap of the oracle's ε; at most 0.45 for the robust form")
-    form: Literal["cdpo", "robust"] = Field("cdpo", description="form of the smoothed loss; see `ls losses`")
-    self_hard_pool: Literal["candidates", "catalogue"] = Field(
-        "candidates",
-        description="items that self-hard chooses from: the prompt's candidates, or the whole catalogue",
-    )
-    semantic_anchor: Literal["history", "target"] = Field(
-        "history", description="what semantic rejected items are similar to"
-    )
-    semantic_temperature: float = Field(0.05, gt=0, description="temperature of the softmax over cosine similarities")
-    popularity_exponent: float = Field(
-        1.0, ge=0, description="popular items are rejected in proportion to count to the power of this"
-    )
 
 
-class SASRecConfig(TrainingConfig):
-    """SASRec (arXiv 1808.09781) with a full softmax over the catalogue."""
+class ValidationConfig(Section):
+    """The validation part: what is measured on it during training, and on whom."""
 
-    hidden: int = Field(64, ge=8, description="width")
-    layers: int = Field(2, ge=1, description="number of blocks")
-    heads: int = Field(2, ge=1, description="attention heads")
-    dropout: float = Field(0.2, ge=0, lt=1, description="dropout of embeddings, attention and feed-forward")
-    length: int = Field(50, ge=2, description="longest history, in items")
-    epochs: int = Field(10, ge=1, description="passes over all training windows")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
-    batch: int = Field(32, ge=1, description="windows per optimizer step")
-
-    @model_validator(mode="after")
-    def _shape(self) -> SASRecConfig:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden = {self.hidden} must be a multiple of heads = {self.heads}")
-        return self
-
-
-class OracleConfig(Section):
-    """The preference oracle: SASRec cross-fitted by user folds."""
-
-    folds: int = Field(
-        2, ge=2, description="number of user folds; one oracle per fold is trained on the users of the other folds"
-    )
-    probes: int = Field(10_000, ge=2, description="maximum number of users on whom the oracle itself is measured")
-    correct_for_sampler: bool = Field(
-        True, description="add log q(y_w|x,y_l) - log q(y_l|x,y_w) for samplers with known probabilities q"
-    )
+    metric: str = Field("ndcg@10", description="metric that early stopping looks at, see `ls metrics`")
+    users: int = Field(0, ge=0, description="measured on a fixed random subset of this many validation users; 0: all")
+    probes: int = Field(10_000, ge=2, description="maximum number of users on whom a preference oracle is measured")
 
 
 class ScoringConfig(Section):
-    """How a language model scores titles, both to rank candidates and to choose self-hard's rejected items."""
+    """How a language model scores titles. By the sum or the mean of token log-probs: the protocol says."""
 
-    score: Literal["sum", "mean"] = Field(
-        "sum",
-        description="sum or mean of the title's token log-probs; the losses and their references always take sums",
-    )
     batch_tokens: int = Field(4096, ge=64, description="tokens per forward pass")
 
 
@@ -225,15 +202,28 @@ class RunConfig(Section):
         2048, ge=64, description="tokens per forward and backward pass; more take more memory and less time"
     )
     checkpoint_seconds: float = Field(15.0, gt=0, description="seconds between checkpoints of a training")
+    stage_gigabytes: float = Field(
+        0.0, ge=0, description="finished stages that take more are removed, the longest unused first; 0: no limit"
+    )
     methods: list[str] = Field(min_length=1, description="names of `ls methods`")
+    protocols: list[str] = Field(
+        ["candidates-sum"],
+        min_length=1,
+        description="names of `ls protocols`; the first decides how self-hard and early stopping score titles",
+    )
     datasets: dict[str, DatasetConfig] = Field(min_length=1, description="[datasets.NAME]: one section each")
     model: ModelConfig = ModelConfig()
     prompt: PromptConfig = PromptConfig()
     sft: SFTConfig = SFTConfig()
     preference: PreferenceConfig = PreferenceConfig()
-    sasrec: SASRecConfig = SASRecConfig()
-    oracle: OracleConfig = OracleConfig()
     scoring: ScoringConfig = ScoringConfig()
-    method: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="[method.NAME]: preference settings of one method"
+    validation: ValidationConfig = ValidationConfig()
+    method: Tables = Field(
+        default_factory=dict,
+        description="[method.NAME]: settings of one method, such as loss.beta, sampler or rejected; NAME may be a "
+        "pattern such as 'rosepo*'",
     )
+    losses: Tables = Field(default_factory=dict, description="[losses.NAME]: settings of a loss in every method")
+    samplers: Tables = Field(default_factory=dict, description="[samplers.NAME]: settings of a sampler, everywhere")
+    smoothings: Tables = Field(default_factory=dict, description="[smoothings.NAME]: settings of a smoothing")
+    oracles: Tables = Field(default_factory=dict, description="[oracles.NAME]: settings of an oracle or recommender")

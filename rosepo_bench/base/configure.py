@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import tomllib
+import typing
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from rosepo_bench.base.config import DatasetConfig, RunConfig, Section
+from rosepo_bench.base.component import LIMITS, describe, limits_text
+from rosepo_bench.base.config import COMPONENTS, DatasetConfig, RunConfig, Section
 from rosepo_bench.base.errors import UserError, nearest
 
 S = TypeVar("S", bound=Section)
 
 # Sections that may differ between data sets; the others are the same for the whole run.
-OWN = ("batch_tokens", "method", "model", "oracle", "preference", "prompt", "sasrec", "scoring", "sft")
+OWN = ("batch_tokens", "method", "model", "preference", "prompt", "scoring", "sft", "validation", *COMPONENTS)
+
+
+# Settings that have become those of components, and where they are now.
+MOVED = {
+    "preference.beta": "losses.NAME.beta, or method.NAME.loss.beta",
+    "preference.form": "method.NAME.loss",
+    "preference.epsilon": "smoothings.constant.value",
+    "preference.epsilon_max": "smoothings.predicted.cap",
+    "preference.self_hard_pool": "samplers.self_hard.items",
+    "preference.semantic_anchor": "samplers.semantic.anchor",
+    "preference.semantic_temperature": "samplers.semantic.temperature",
+    "preference.popularity_exponent": "samplers.popularity.exponent",
+    "sasrec": "oracles.sasrec",
+    "oracle": "smoothings.predicted",
+    "scoring.score": "protocols",
+}
 
 
 def profile_names() -> list[str]:
@@ -45,10 +63,16 @@ def read_profile(name: str) -> dict[str, Any]:
 def set_key(table: dict[str, Any], dotted: str, value: Any) -> None:
     """Sets ``a.b.c`` in nested tables; the schema validates the result later."""
     *parents, last = dotted.split(".")
+    components = parents[:1] == ["method"]  # there a text stands for the component of that name
     for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
+        inner = table.setdefault(parent, {})
+        if isinstance(inner, str) and components:
+            inner = table[parent] = {"name": inner}
+        if not isinstance(inner, dict):
             raise UserError(f"{dotted}: {parent!r} is a value, not a section")
+        table = inner
+    if isinstance(value, str) and components and isinstance(table.get(last), dict):
+        value = {**table[last], "name": value}
     table[last] = value
 
 
@@ -56,7 +80,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """``key=value`` with the value read as TOML (``1e-4``, ``true``, ``"text"``); bare words are text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip() or "\n" in text:
-        raise UserError(f"--set {text!r}: expected key=value, e.g. --set preference.beta=0.1")
+        raise UserError(f"--set {text!r}: expected key=value, e.g. --set preference.lr=1e-4")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -94,7 +118,8 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def settings() -> list[tuple[str, str]]:
-    """Every key of the configuration with its default and effect, for `ls settings`."""
+    """Every key of the configuration with its effect, its values and its default, for `ls settings`. Settings of
+    components are not among them."""
     return list(_settings(RunConfig, ""))
 
 
@@ -103,18 +128,26 @@ def _settings(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _settings(field.annotation, f"{prefix}{name}.")
         else:
-            yield prefix + name, f"{field.description}{_default(field)}"
+            yield prefix + name, f"{field.description}{_values(field)}"
         if name == "datasets":
             yield from _settings(DatasetConfig, "datasets.NAME.")
 
 
-def _default(field: FieldInfo) -> str:
-    return "" if field.is_required() or field.default_factory else f" (default {field.default!r})"
+def _values(field: FieldInfo) -> str:
+    """The values that a key takes and its default, in brackets."""
+    limits = {name: getattr(one, name) for one in field.metadata for name in LIMITS if hasattr(one, name)}
+    parts = [describe(field.annotation)] if typing.get_origin(field.annotation) is Literal else []
+    parts += [limits_text(limits)] if limits else []
+    if not (field.is_required() or field.default_factory):
+        parts.append(f"default {field.default!r}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _explain(problem: dict[str, Any], section: type[BaseModel], where: str) -> str:
     path = where + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        if path.removeprefix(where) in MOVED:
+            return f"configuration: unknown key {path!r}; it is now {MOVED[path.removeprefix(where)]}"
         known = _siblings(problem["loc"], section)
         return f"configuration: unknown key {path!r}; {nearest(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":

@@ -11,7 +11,8 @@ class UserError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest known name, or all of them."""
+    """The end of an error about an unknown name: a known one that is a likely slip away from it, or all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    turned = [one for one in names if sorted(one) == sorted(name)]  # two letters changed places
+    close = turned or difflib.get_close_matches(name, names, n=1, cutoff=0.72)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

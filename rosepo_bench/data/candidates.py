@@ -31,7 +31,7 @@ def draw(
     users: int = 0,
     steps: Sequence[Sequence[int]] | None = None,
 ) -> Examples:
-    """The examples of one part, ascending by (user, step).
+    """The examples of one part, ascending by (user, step); their prompts start at 0, the task moves them.
 
     ``users`` > 0 keeps a random subset of that many users with a target, the same for validation and test.
     ``steps`` (required for train, refused elsewhere) holds each user's target positions, at least 1 and below
@@ -58,7 +58,7 @@ def draw(
         position[row] = at = int(rng.integers(size))  # drawn before the target is looked at
         negatives = _negatives(dataset, u, s, size - 1, rng)
         candidates[row] = np.insert(negatives, at, dataset.sequences[u][s])
-    return Examples(user, step, target, candidates, position)
+    return Examples(user, step, np.zeros_like(step), candidates, target, position)
 
 
 def freeze(path: Path, examples: Examples) -> str:
@@ -79,7 +79,7 @@ def thaw(path: Path) -> Examples:
         raise UserError(
             f"{path}: the lists hash to {found}, but {expected} was recorded; delete the file and run again"
         )
-    return Examples(**arrays)
+    return Examples(start=np.zeros_like(arrays["step"]), **arrays)
 
 
 def content_hash(examples: Examples) -> str:

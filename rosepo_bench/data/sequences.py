@@ -120,6 +120,7 @@ def _core(table: _Table, user_k: int, item_k: int) -> None:
 def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
     """Users and items renumbered in their old order; histories are views of one array."""
     items, item = np.unique(table.item, return_inverse=True)
+    users = np.unique(table.user).tolist()
     titles = tuple(raw.titles[index] for index in items.tolist())
     genres = tuple(raw.genres[index] for index in items.tolist())
     bounds = np.flatnonzero(np.diff(table.user)) + 1
@@ -134,6 +135,7 @@ def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
         sequences=tuple(np.split(flat, bounds)),
         times=tuple(np.split(table.time, bounds)),
         counts=table.counts,
+        user_ids=tuple(raw.user_ids[user] for user in users),
         digest=digest(raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds),
     )
 

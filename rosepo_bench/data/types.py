@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
+
+P = TypeVar("P", bound="Prompts")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class RawInteractions:
 class Dataset:
     """Histories ready for use: ``sequences[u]`` holds user u's item indices in the order of ``(time, original row)``,
     ``times[u]`` their unix seconds. ``counts`` gives the users, items and interactions left after each step of the
-    preparation; ``digest`` is the sha256 of everything that can change a result."""
+    preparation; ``digest`` is the sha256 of everything that can change a result. ``user_ids``:
+    the users as their owner names them."""
 
     name: str
     source: Source
@@ -58,6 +61,7 @@ class Dataset:
     times: tuple[Int64[np.ndarray, " _"], ...]
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     digest: str = ""
+    user_ids: tuple[str, ...] = ()
 
     @property
     def users(self) -> int:
@@ -80,19 +84,40 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Prompts with their targets and candidates: ``target`` is ``sequences[user][step]``, the history is everything
-    before it, and ``candidates`` holds the target in column ``position``."""
+class Prompts:
+    """What a model is asked: user ``user[i]`` has taken the items before ``step[i]``, of which the prompt shows those
+    from ``start[i]`` on; which of ``candidates[i]`` do they take next?"""
 
     user: Int64[np.ndarray, " n"]
     step: Int64[np.ndarray, " n"]
-    target: Int64[np.ndarray, " n"]
+    start: Int64[np.ndarray, " n"]
     candidates: Int32[np.ndarray, "n size"]
-    position: Int64[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, rows: Int64[np.ndarray, " rows"] | Bool[np.ndarray, " n"]) -> Examples:
-        """The examples at ``rows`` (indices or a boolean mask)."""
-        return Examples(self.user[rows], self.step[rows], self.target[rows], self.candidates[rows], self.position[rows])
+    def take(self: P, rows: Int64[np.ndarray, " rows"] | Bool[np.ndarray, " n"]) -> P:
+        """The same at ``rows`` (indices or a boolean mask)."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: _at(column, rows) for name, column in columns.items()})
+
+
+@dataclass(frozen=True)
+class Examples(Prompts):
+    """Prompts with their answers: ``target`` is ``sequences[user][step]`` and stands in column ``position`` of
+    ``candidates``."""
+
+    target: Int64[np.ndarray, " n"]
+    position: Int64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Queries(Prompts):
+    """Prompts without their answers, as rankers, samplers and oracles receive them. ``histories[i]`` are the items
+    before ``step[i]``, oldest first, in an array of their own: nothing of a Queries leads to a target."""
+
+    histories: tuple[Int32[np.ndarray, " _"], ...]
+
+
+def _at(column: Any, rows: Any) -> Any:
+    return tuple(column[row] for row in np.arange(len(column))[rows]) if isinstance(column, tuple) else column[rows]

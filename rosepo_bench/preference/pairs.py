@@ -32,3 +32,17 @@ def choose_steps(
     if not users:
         raise UserError("no user has a training step with an item before it; pairs cannot be made")
     return np.concatenate(users), np.concatenate(steps)
+
+
+def mismatched(target: Int64[np.ndarray, " n"], seed: int) -> Int64[np.ndarray, " n"]:
+    """For each pair the chosen item of another pair, never its own item: the other pairs in random order, from a random
+    one on. UserError: all pairs have one chosen item."""
+    order = generator(seed, "mismatched").permutation(len(target))
+    partner = np.empty_like(target)
+    for place, row in enumerate(order.tolist()):
+        others = (order[(place + turn) % len(order)] for turn in range(1, len(order)))
+        found = next((other for other in others if target[other] != target[row]), None)
+        if found is None:
+            raise UserError("all pairs have the same chosen item: no mismatched pairs can be made")
+        partner[row] = target[found]
+    return partner

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import tiny_world as tiny
 
 from rosepo_bench.preference.samplers import semantic
+from rosepo_bench.preference.samplers.mixed import Mixed
+from rosepo_bench.preference.samplers.popularity import Popularity
+from rosepo_bench.preference.samplers.self_hard import SelfHard
+from rosepo_bench.preference.samplers.uniform import Uniform
 
 TITLES = ["Star Wars (1977)", "Star Trek (1979)", "Fargo (1996)", "Stargate (1994)", "Fargo (1996)", ""]
 GENRES = [["Action"], ["Action"], ["Crime"], ["Action"], ["Crime"], []]
@@ -43,3 +49,19 @@ def test_history_is_the_mean_of_its_items() -> None:
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), rtol=1e-12)
     assert not found[1].any()
     np.testing.assert_allclose(found[2], vectors[3].toarray().ravel(), rtol=1e-12)
+
+
+def test_texts_are_encoded_once_a_view_for_those_who_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, encode = [], semantic.encode
+    monkeypatch.setattr(semantic, "encode", lambda *texts: calls.append(texts) or encode(*texts))
+    prompts, chosen = tiny.asked(tiny.ONCE)
+    view, given = tiny.view(), tiny.scored(prompts)
+    for sampler in (Uniform(), Popularity(), SelfHard()):
+        sampler.draw(view, given, chosen, 2, seed=0)
+    assert not calls
+    for _ in range(2):
+        semantic.Semantic(anchor="target").draw(view, given, chosen, 2, seed=0)
+        Mixed().draw(view, given, chosen, 2, seed=0)
+    assert len(calls) == 1
+    semantic.Semantic().draw(view.of([0, 1]), given, chosen, 1, seed=0)
+    assert len(calls) == 2

@@ -1,4 +1,4 @@
-"""Draws one item per example from a sampler's distribution q (its "law"), with the log-ratio for the swapped pair.
+"""Draws one item per prompt from a sampler's distribution q (its "law"), with the log-ratio for the swapped pair.
 
 The preference oracle asks: given the unordered pair, how likely is it that the other item was the chosen one? The
 sampler's part of the answer is log q(y_w | x, y_l) - log q(y_l | x, y_w), where the first term is the probability of
@@ -8,98 +8,124 @@ time), it could not have been rejected and the difference is -inf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int32, Int64
+from jaxtyping import Float, Float64, Int, Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Dataset, Examples
-
-CELLS = 1 << 18  # elements of a chunk's [rows, items] array, so that it stays in the cache; changes no result
-
-
-@dataclass(frozen=True)
-class LogWeights:
-    """``of``: from (rows, the chosen item of each) to log weights, up to a constant per row. ``by_chosen``: the weights
-    depend on the chosen item and must be computed again when y_w and y_l swap roles."""
-
-    of: Callable[[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"]], Float64[np.ndarray, "rows items"]]
-    by_chosen: bool = False
+from rosepo_bench.data.types import Queries
+from rosepo_bench.data.views import TrainView
+from rosepo_bench.preference.samplers import dense
+from rosepo_bench.preference.samplers.dense import Found
+from rosepo_bench.preference.samplers.prefix import Sums
 
 
-def pasts(dataset: Dataset, examples: Examples) -> Iterator[Int32[np.ndarray, " _"]]:
-    """The items strictly before each example's step."""
-    for user, step in zip(examples.user, examples.step, strict=True):
-        yield dataset.sequences[user][:step]
+@runtime_checkable
+class Weighted(Protocol):
+    """What the law needs of a sampler; see `base.Sampler`."""
+
+    @property
+    def by_chosen(self) -> bool: ...
+
+    def label(self) -> str: ...
+
+    def log_weights(
+        self, view: TrainView, prompts: Queries, chosen: Int64[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "*n items"]: ...
+
+    def chosen_log_weights(
+        self, view: TrainView, prompts: Queries, chosen: Int64[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"] | None: ...
 
 
 def by_law(
-    dataset: Dataset,
-    examples: Examples,
-    weights: LogWeights,
+    sampler: Weighted,
+    view: TrainView,
+    prompts: Queries,
+    chosen: Int64[np.ndarray, " n"],
+    barred: Int[np.ndarray, "n b"],
     uniform01: Float64[np.ndarray, " n"],
-    exclude: Int[np.ndarray, "n k"],
-) -> tuple[Int32[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Draws among the eligible items with probability proportional to exp(weight), by inversion of ``uniform01``.
-    Returns the items and log q(y_w|x,y_l) - log q(y_l|x,y_w)."""
-    items = np.zeros(len(examples), dtype=np.int32)
-    law = np.zeros(len(examples))
-    size = max(1, CELLS // dataset.items)
-    for start in range(0, len(examples), size):
-        rows = np.arange(start, min(start + size, len(examples)))
-        part = examples.take(rows)
-        forth = weights.of(rows, part.target)
-        barred = _barred(dataset, part, exclude[rows])
-        back = None if weights.by_chosen else forth.copy()
-        _close(forth, barred, part.target)
-        drawn = _invert(forth, uniform01[rows], part)
-        if back is None:
-            back = weights.of(rows, drawn)
-        _close(back, barred, drawn)
-        items[rows] = drawn
-        law[rows] = _log_probability(back, part.target) - _log_probability(forth, drawn)
-    return items, law
+) -> Found:
+    """Draws among the eligible items with probability proportional to exp(weight), by inversion of ``uniform01``."""
+    return _Draws(sampler, view, prompts, chosen, barred, uniform01).all()
 
 
-def _barred(dataset: Dataset, examples: Examples, exclude: Int[np.ndarray, "n k"]) -> Bool[np.ndarray, "n items"]:
-    """Mask of the past and of what is excluded."""
-    barred = np.zeros((len(examples), dataset.items), dtype=bool)
-    for row, past in enumerate(pasts(dataset, examples)):
-        barred[row, past] = True
-    barred[np.arange(len(examples))[:, None], exclude] = True
-    return barred
+@dataclass(frozen=True)
+class _Draws:
+    """The arguments of `by_law`."""
 
+    sampler: Weighted
+    view: TrainView
+    prompts: Queries
+    chosen: Int64[np.ndarray, " n"]
+    barred: Int[np.ndarray, "n b"]
+    uniform01: Float64[np.ndarray, " n"]
 
-def _close(
-    log_weights: Float64[np.ndarray, "n items"], barred: Bool[np.ndarray, "n items"], chosen: Int64[np.ndarray, " n"]
-) -> None:
-    """Sets the weights of items that are not eligible, given the ``chosen`` ones, to -inf."""
-    log_weights[barred] = -np.inf
-    log_weights[np.arange(len(chosen)), chosen] = -np.inf
+    def all(self) -> Found:
+        """One row tells whether all prompts share their weights."""
+        rows = np.arange(len(self.prompts))
+        if not len(rows):
+            return Found.none(0)
+        first = self._weights(rows[:1], self.chosen[:1])
+        return self._one_by_one(rows) if first.ndim == 2 or self.sampler.by_chosen else self._shared(rows, first)
 
+    def _one_by_one(self, rows: Int64[np.ndarray, " rows"]) -> Found:
+        found = Found.none(len(rows))
+        for part in dense.chunks(rows, self.view.items):
+            found.put(part, self._dense(part, self._weights(part, self.chosen[part])))
+        return found
 
-def _log_probability(
-    log_weights: Float64[np.ndarray, "n items"], items: Int64[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"]:
-    """Log-probability of each row's item; -inf for one that is not eligible, even in a row without eligible items."""
-    weight = log_weights[np.arange(len(items)), items]
-    top = np.maximum(log_weights.max(axis=1), -1e300)  # -inf - -inf would be nan
-    with np.errstate(divide="ignore"):
-        normaliser = top + np.log(np.exp(log_weights - top[:, None]).sum(axis=1))
-    return np.where(np.isfinite(weight), weight - np.where(np.isfinite(weight), normaliser, 0), -np.inf)
+    def _shared(self, rows: Int64[np.ndarray, " rows"], log_weights: Float64[np.ndarray, " items"]) -> Found:
+        found, unsure = Found.none(len(rows)), []
+        sums, swapped = Sums.of(log_weights), self._swapped(rows, log_weights)
+        longest = max(len(past) for past in self.prompts.histories) + self.barred.shape[1] + 1
+        for part in dense.chunks(rows, longest):
+            taken = dense.unavailable(self.prompts.take(part), self.barred[part])
+            some, sure = sums.draw(taken, self.chosen[part], swapped[part], self.uniform01[part])
+            found.put(part, some)
+            unsure.append(part[~sure])
+        for part in dense.chunks(np.concatenate(unsure), self.view.items):
+            found.put(part, self._dense(part, log_weights))
+        return found
 
+    def _dense(self, rows: Int64[np.ndarray, " rows"], log_weights: Float64[np.ndarray, "*rows items"]) -> Found:
+        forth = np.array(np.broadcast_to(log_weights, (len(rows), self.view.items)))
+        prompts, chosen = self.prompts.take(rows), self.chosen[rows]
 
-def _invert(
-    log_weights: Float64[np.ndarray, "n items"], uniform01: Float64[np.ndarray, " n"], examples: Examples
-) -> Int64[np.ndarray, " n"]:
-    """The item of each row at which the cumulative probability passes ``uniform01``."""
-    top = log_weights.max(axis=1)
-    if not np.isfinite(top).all():
-        user = int(examples.user[np.flatnonzero(~np.isfinite(top))[0]])
-        raise UserError(f"user {user}: no eligible item is left; use the uniform sampler or fewer rejected items")
-    cumulated = np.exp(log_weights - top[:, None]).cumsum(axis=1)
-    total = cumulated[:, -1]
-    threshold = np.minimum(uniform01 * total, np.nextafter(total, 0))  # rounding could reach the total
-    return (cumulated <= threshold[:, None]).sum(axis=1)
+        def back(items: Int64[np.ndarray, " rows"]) -> Float64[np.ndarray, "rows items"]:
+            if self.sampler.by_chosen:
+                again = self._weights(rows, items)
+                return np.array(np.broadcast_to(again, (len(rows), self.view.items)))
+            swapped = np.array(np.broadcast_to(log_weights, (len(rows), self.view.items)))
+            swapped[np.arange(len(rows)), chosen] = self._swapped(rows, log_weights)
+            return swapped
+
+        return dense.draw(forth, back, prompts, chosen, self.barred[rows], self.uniform01[rows])
+
+    def _weights(
+        self, rows: Int64[np.ndarray, " rows"], chosen: Int64[np.ndarray, " rows"]
+    ) -> Float64[np.ndarray, "*rows items"]:
+        found = np.asarray(self.sampler.log_weights(self.view, self.prompts.take(rows), chosen), dtype=np.float64)
+        self._require("log_weights", found, ((self.view.items,), (len(rows), self.view.items)))
+        return found
+
+    def _swapped(
+        self, rows: Int64[np.ndarray, " rows"], log_weights: Float64[np.ndarray, "*rows items"]
+    ) -> Float64[np.ndarray, " rows"]:
+        """The log weight of each chosen item had another one been chosen."""
+        chosen = self.chosen[rows]
+        given = self.sampler.chosen_log_weights(self.view, self.prompts.take(rows), chosen)
+        if given is None:
+            return log_weights[chosen] if log_weights.ndim == 1 else log_weights[np.arange(len(rows)), chosen]
+        found = np.asarray(given, dtype=np.float64)
+        self._require("chosen_log_weights", found, ((len(rows),),))
+        return found
+
+    def _require(self, what: str, found: Float64[np.ndarray, "*any"], shapes: tuple[tuple[int, ...], ...]) -> None:
+        where = f"sampler {self.sampler.label()}: {what}"
+        if found.shape not in shapes:
+            raise UserError(f"{where} has the shape {found.shape}, not {' or '.join(map(str, shapes))}")
+        if np.isnan(found).any() or (found == np.inf).any():
+            raise UserError(f"{where} holds NaN or +inf; -inf is the weight of an item that is never drawn")

@@ -1,5 +1,5 @@
-"""Similarity of items by text: TF-IDF over character n-grams of title and genres. Small, deterministic, and nothing to
-download.
+"""The semantic sampler, and the similarity of items by text that it reads: TF-IDF over character n-grams of title and
+genres. Small, deterministic, and nothing to download.
 
 A metric of semantic harm must use a different encoder, because the semantic sampler optimises this one.
 """
@@ -7,12 +7,52 @@ A metric of semantic harm must use a different encoder, because the semantic sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, Int64
 from scipy import sparse
 
+from rosepo_bench.base.component import setting
+from rosepo_bench.data.types import Queries
+from rosepo_bench.data.views import TrainView
+from rosepo_bench.preference.samplers.base import Sampler
+
 GRAMS = (3, 4)
+
+
+class Semantic(Sampler):
+    """softmax(cosine / temperature) around the history, or around the chosen item."""
+
+    name = "semantic"
+    about = "items whose text is similar to the history, or to the chosen item"
+    paper = "arXiv 2410.12519 (RosePO)"
+    anchor: Literal["history", "target"] = setting("history", about="what rejected items are similar to")
+    temperature: float = setting(0.05, gt=0, about="temperature of the softmax over cosine similarities")
+    history: int = setting(19, ge=1, about="how many of the last items are read; no effect with anchor = target")
+
+    @property
+    def by_chosen(self) -> bool:
+        return self.anchor == "target"
+
+    def log_weights(
+        self, view: TrainView, prompts: Queries, chosen: Int64[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, "n items"]:
+        vectors = encoded(view)
+        recent = [past[-self.history :] for past in prompts.histories]
+        anchors = vectors[chosen] if self.anchor == "target" else history_vectors(vectors, recent)
+        return similarity(anchors, vectors) / self.temperature
+
+
+_encoded: WeakKeyDictionary[TrainView, sparse.csr_matrix] = WeakKeyDictionary()
+
+
+def encoded(view: TrainView) -> sparse.csr_matrix:
+    """The encoding ``[items, grams]`` of the view's items, made once for each view."""
+    if view not in _encoded:
+        _encoded[view] = encode(view.titles, view.genres)
+    return _encoded[view]
 
 
 def item_text(title: str, genres: Sequence[str]) -> str:

@@ -15,13 +15,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from rosepo_bench.base import progress
-from rosepo_bench.base.config import PreferenceConfig, SASRecConfig, SFTConfig
+from rosepo_bench.base.config import PreferenceConfig, SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training import loop, preference, sft
 from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
 from rosepo_bench.engine.training.meter import Meter
+from rosepo_bench.losses.compiled import DPO
 from rosepo_bench.recommenders import sasrec
+from rosepo_bench.recommenders.sasrec import SASRec
 
 SCHEDULE = Schedule(steps=30, lr=1e-2, warmup=0.1, weight_decay=0.01)
 
@@ -49,14 +51,14 @@ def train(
 ) -> FitReport:
     """``spoils``: what one number of the gradient becomes at a step; the loss stays what it was."""
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         if step == dies_at:
             raise KilledError
         loss = loss_of(model, step)
         loss.backward()
         if step in (spoils or {}):
             next(model.parameters()).grad[1, 2] = spoils[step]
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     return fit(model, backward, schedule, Work(3, "toy", folder, checkpoint_seconds=0.0))
 
@@ -101,9 +103,9 @@ def test_training_lowers_the_loss_and_leaves_frozen_weights() -> None:
 def test_divergence_is_an_error_with_the_step() -> None:
     model = network()
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         model(torch.ones(1, 6)).sum().backward()
-        return math.nan if step == 2 else 1.0
+        return {"loss": math.nan if step == 2 else 1.0}
 
     said = (
         r"toy: the loss is nan at step 2 \(of 30, counted from 0\), where the learning rate is 0.01\. Training has "
@@ -127,10 +129,10 @@ def test_divergence_is_an_error_with_the_step() -> None:
 def test_what_an_operator_refuses_in_a_step_names_the_step(error: str, said: str) -> None:
     """The operators see values that are not finite before the loop does."""
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         if step == 2:
             raise UserError(error)
-        return 1.0
+        return {"loss": 1.0}
 
     with pytest.raises(UserError, match=said):
         fit(network(), backward, SCHEDULE, Work(0, "toy"))
@@ -182,9 +184,9 @@ def test_weights_that_are_not_finite_at_the_end_are_no_success(tmp_path: Path) -
         layer = nn.Linear(1, 1, bias=False)
         nn.init.constant_(layer.weight, 3e38)
 
-        def backward(step: int, layer: nn.Linear = layer) -> float:
+        def backward(step: int, layer: nn.Linear = layer) -> dict[str, float]:
             layer.weight.grad = -torch.ones(1, 1)
-            return 1.0
+            return {"loss": 1.0}
 
         with pytest.raises(UserError, match=r"toy: weight is not finite after step 0, the last one.* lower lr"):
             fit(layer, backward, huge, work)
@@ -226,7 +228,7 @@ CHANGES: list[tuple[dict[str, Any], list[float]]] = [  # settings, and the rate 
 ]
 
 
-@pytest.mark.parametrize("section", [SFTConfig, PreferenceConfig, SASRecConfig])
+@pytest.mark.parametrize("section", [SFTConfig, PreferenceConfig, SASRec])
 @pytest.mark.parametrize(("change", "shares"), CHANGES, ids=[str(change) for change, _ in CHANGES])
 def test_every_setting_reaches_the_optimizer(section: Any, change: dict[str, Any], shares: list[float]) -> None:
     settings = {**PLAIN, **change}
@@ -254,8 +256,9 @@ def test_every_stage_trains_by_its_own_section(stage: str, monkeypatch: pytest.M
     """All settings at once, each with a value that no default has."""
     given: list[Schedule] = []
 
-    def caught(module: nn.Module, backward: Any, schedule: Schedule, work: Work) -> None:
+    def caught(module: nn.Module, backward: Any, schedule: Schedule, work: Work, **_: Any) -> Any:
         given.append(schedule)
+        return SimpleNamespace(steps=0)
 
     for module in (sft, preference, loop):
         monkeypatch.setattr(module, "fit", caught)
@@ -265,18 +268,19 @@ def test_every_stage_trains_by_its_own_section(stage: str, monkeypatch: pytest.M
         config = SFTConfig(batch=1, epochs=1.0, **OTHERS)
         sft.train_sft(model, np.array([3]), lambda windows: [], config, window=1, first=0, **rest)
     elif stage == "preference":
-        users = [[SimpleNamespace(places=np.arange(2))] for _ in range(3)]
+        users = [[SimpleNamespace(examples=1)] for _ in range(3)]
         monkeypatch.setattr(preference, "limits_of", lambda *_: None)
         monkeypatch.setattr(preference, "grouped", lambda *_, **__: users)
-        pairs: Any = SimpleNamespace(examples=None, titles=None)
-        preference.train_preference(model, None, [], pairs, PreferenceConfig(batch=1, **OTHERS), **rest)  # type: ignore[arg-type]
+        pairs: Any = SimpleNamespace(examples=None, titles=None, check=lambda loss: None)
+        prompter: Any = SimpleNamespace(titles=[])
+        preference.train_preference(model, prompter, [], pairs, PreferenceConfig(batch=1, **OTHERS), DPO(), **rest)
     else:
-        config = SASRecConfig(batch=1, epochs=3, **OTHERS)
+        config = SASRec(batch=1, epochs=3, **OTHERS)
         sasrec.train([np.array([1, 2])], 4, config, Work(0))
     assert given == [Schedule(3, 0.02, 0.3, 0.1, 0.7, (0.8, 0.9), "linear")]
 
 
-@pytest.mark.parametrize(("section", "lr"), [(SFTConfig, 3e-3), (PreferenceConfig, 5e-4), (SASRecConfig, 2e-3)])
+@pytest.mark.parametrize(("section", "lr"), [(SFTConfig, 3e-3), (PreferenceConfig, 5e-4), (SASRec, 2e-3)])
 def test_defaults_are_the_published_ones(section: Any, lr: float) -> None:
     assert Schedule.of(section(), 9) == Schedule(9, lr, 0.05, 0.0, 1.0, (0.9, 0.999), "cosine")
 

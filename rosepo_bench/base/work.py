@@ -20,3 +20,8 @@ class Work:
     def checkpoint(self) -> Path | None:
         """The file from which an interrupted training resumes."""
         return self.folder and self.folder / "checkpoint.safetensors"
+
+    @property
+    def curves(self) -> Path | None:
+        """The file of its training curves, beside the checkpoint."""
+        return self.folder and self.folder / "curves.npz"

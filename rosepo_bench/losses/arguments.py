@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loss:
+class Formula:
     """A registered loss. ``formula`` maps :class:`Pairs` to losses ``[pairs, 1]``. Arguments in ``needs`` are required,
     those in ``takes`` optional, all others refused; every loss accepts chosen, rejected, beta and weight."""
 
@@ -87,7 +87,7 @@ _NUMBERS: Final = frozenset({"epsilon", "beta", "kl", "gamma", "sft_weight", "de
 _ALWAYS: Final = frozenset({"chosen", "rejected", "beta", "weight"})
 
 
-def check_arguments(given: LossArguments, loss: Loss) -> None:
+def check_arguments(given: LossArguments, loss: Formula) -> None:
     """Checks everything but the tensors' values: never waits for a device."""
     _check_use(given, loss)
     _check_logps(given, loss)
@@ -100,7 +100,7 @@ def check_arguments(given: LossArguments, loss: Loss) -> None:
             raise UserError(f"{name} is a {type(value).__name__}: want a {_kind(name)}")
 
 
-def _check_use(given: LossArguments, loss: Loss) -> None:
+def _check_use(given: LossArguments, loss: Formula) -> None:
     names = dict(given.items())
     for name, value in names.items():
         if name not in _ALWAYS | loss.needs | loss.takes:
@@ -111,7 +111,7 @@ def _check_use(given: LossArguments, loss: Loss) -> None:
             raise UserError(f"{name} is missing: loss {given.loss!r} needs it")
 
 
-def _check_logps(given: LossArguments, loss: Loss) -> None:
+def _check_logps(given: LossArguments, loss: Formula) -> None:
     for name, tensor in (("chosen", given.chosen), ("rejected", given.rejected)):
         if not isinstance(tensor, Tensor):
             raise UserError(f"{name} is a {type(tensor).__name__}: want a tensor")
@@ -144,7 +144,7 @@ def _check_tensor(name: str, tensor: Tensor, given: LossArguments) -> None:
         raise UserError(f"{name} requires a gradient, which the loss does not give: detach it")
 
 
-def _check_number(name: str, value: float, loss: Loss, loss_name: str) -> None:
+def _check_number(name: str, value: float, loss: Formula, loss_name: str) -> None:
     if name == "epsilon":
         good, wanted = 0 <= value <= loss.max_epsilon, _epsilon_range(loss, loss_name)
     elif name == "beta":
@@ -160,7 +160,7 @@ def _kind(name: str) -> str:
     return " or a ".join(kinds)
 
 
-def _epsilon_range(loss: Loss, name: str) -> str:
+def _epsilon_range(loss: Formula, name: str) -> str:
     return f"0 to {loss.max_epsilon:g}" + (f" for loss {name!r}" if loss.max_epsilon < 1 else "")
 
 
@@ -184,7 +184,7 @@ def as_tensors(given: LossArguments) -> LossArguments:
     )
 
 
-def check_values(given: LossArguments, loss: Loss) -> None:
+def check_values(given: LossArguments, loss: Formula) -> None:
     """Checks the tensors' values, which waits for their device; raises for the first bad one."""
     for name, values, bad, wanted in _bad_values(given, loss):
         if bad.any():
@@ -199,7 +199,7 @@ def refuse_value(name: str, values: Tensor, bad: Tensor, wanted: str) -> None:
     raise UserError(f"{name}{place} is {values[first].item():g}: want {wanted}")
 
 
-def bad_pairs(given: LossArguments, loss: Loss) -> Tensor:
+def bad_pairs(given: LossArguments, loss: Formula) -> Tensor:
     """Bool ``[pairs]``: the pairs with a bad value, found without waiting for the device."""
     found = torch.zeros_like(given.chosen, dtype=torch.bool)
     for _, _, bad, _ in _bad_values(given, loss):
@@ -207,7 +207,7 @@ def bad_pairs(given: LossArguments, loss: Loss) -> Tensor:
     return found
 
 
-def _bad_values(given: LossArguments, loss: Loss) -> Iterator[tuple[str, Tensor, Tensor, str]]:
+def _bad_values(given: LossArguments, loss: Formula) -> Iterator[tuple[str, Tensor, Tensor, str]]:
     """(argument, its values, where they are bad, what is wanted)."""
     for name, x in given.items():
         if not isinstance(x, Tensor):

@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.losses.arguments import (
-    Loss,
+    Formula,
     LossArguments,
     Pairs,
     as_tensors,
@@ -34,6 +34,15 @@ def smoothed(pairs: Pairs) -> Tensor:
     scaled = pairs.beta * torch.cat([pairs.chosen, pairs.rejected], dim=1)
     share = pairs.epsilon / pairs.epsilon.shape[1]
     q = torch.cat([1 - share.sum(dim=1, keepdim=True), share], dim=1)
+    return -(q * log_softmax(scaled, dim=1)).sum(dim=1, keepdim=True)
+
+
+def odds_smoothed(pairs: Pairs) -> Tensor:
+    """As `smoothed`, with q_k/q_w = ε_k/(1 - ε_k), normalised: where ε_k is the probability that k, and not w, was the
+    one chosen of these two, q are the probabilities among all of them. K = 1 is cDPO, ε = 0 S-DPO. Our extension."""
+    odds = torch.logit(pairs.epsilon.clamp(max=1 - 1e-6))  # the softmax of log odds is finite at ε = 0; at 1 it is not
+    q = torch.cat([torch.zeros_like(pairs.chosen), odds], dim=1).softmax(dim=1)
+    scaled = pairs.beta * torch.cat([pairs.chosen, pairs.rejected], dim=1)
     return -(q * log_softmax(scaled, dim=1)).sum(dim=1, keepdim=True)
 
 
@@ -99,55 +108,55 @@ _REFERENCE: Final = frozenset({"reference_chosen", "reference_rejected"})
 _LENGTHS: Final = frozenset({"chosen_tokens", "rejected_tokens"})
 _EPSILON: Final = frozenset({"epsilon"})
 
-LOSSES: Final[dict[str, Loss]] = {
-    "dpo": Loss(smoothed, "-log σ(βΔ)", _REFERENCE),
-    "cdpo": Loss(
+LOSSES: Final[dict[str, Formula]] = {
+    "dpo": Formula(smoothed, "-log σ(βΔ)", _REFERENCE),
+    "cdpo": Formula(
         smoothed,
         "-(1-ε) log σ(βΔ) - ε log σ(-βΔ), an ε for each pair or one for all; K > 1 as rosepo",
         _REFERENCE,
         _EPSILON,
         many=True,
     ),
-    "rosepo": Loss(
+    "rosepo": Formula(
         smoothed,
         "-Σ_j q_j log softmax_j(βr) over {w, 1..K}, q_w = 1 - mean ε_k, q_k = ε_k/K: our reading of RosePO",
         _REFERENCE,
         _EPSILON,
         many=True,
     ),
-    "sdpo": Loss(smoothed, "-log σ(-log Σ_k exp(β(r_k - r_w))): rosepo with ε = 0", _REFERENCE, many=True),
-    "robust": Loss(
+    "sdpo": Formula(smoothed, "-log σ(-log Σ_k exp(β(r_k - r_w))): rosepo with ε = 0", _REFERENCE, many=True),
+    "robust": Formula(
         robust,
         "[-(1-ε) log σ(βΔ) + ε log σ(-βΔ)] / (1-2ε): rDPO, unbiased if labels flip with probability ε",
         _REFERENCE,
         _EPSILON,
         max_epsilon=0.45,
     ),
-    "ipo": Loss(ipo, "(r_w/|w| - r_l/|l| - 1/(2β))²", _REFERENCE | _LENGTHS),
-    "ipo_sum": Loss(ipo, "(Δ - 1/(2β))²", _REFERENCE),
-    "simpo": Loss(
+    "ipo": Formula(ipo, "(r_w/|w| - r_l/|l| - 1/(2β))²", _REFERENCE | _LENGTHS),
+    "ipo_sum": Formula(ipo, "(Δ - 1/(2β))²", _REFERENCE),
+    "simpo": Formula(
         simpo, "-log σ(β(l_w/|w| - l_l/|l|) - γ), no reference, smoothed as cdpo", _LENGTHS | {"gamma"}, _EPSILON
     ),
-    "cpo": Loss(
+    "cpo": Formula(
         cpo,
         "-log σ(β(l_w - l_l)) - sft_weight l_w/|w|, no reference, smoothed as cdpo",
         frozenset({"chosen_tokens"}),
         _EPSILON | {"sft_weight"},
     ),
-    "orpo": Loss(
+    "orpo": Formula(
         orpo,
         "-l_w/|w| - β log σ(log odds_w - log odds_l), p = exp(l_y/|y|), no reference, smoothed as cdpo",
         _LENGTHS,
         _EPSILON,
         odds=True,
     ),
-    "kto": Loss(
+    "kto": Formula(
         kto,
         "desirable (1 - σ(β(r_w - z))) + undesirable (1 - σ(β(z - r_l))), z = kl",
         _REFERENCE | {"kl"},
         frozenset({"desirable", "undesirable"}),
     ),
-    "dmpo": Loss(dmpo, "-log σ(β r_w - β/K Σ_k r_k), smoothed as cdpo", _REFERENCE, _EPSILON, many=True),
+    "dmpo": Formula(dmpo, "-log σ(β r_w - β/K Σ_k r_k), smoothed as cdpo", _REFERENCE, _EPSILON, many=True),
 }
 
 
@@ -159,7 +168,7 @@ class Statistics(NamedTuple):
     epsilon: Tensor
 
 
-def check(given: LossArguments) -> Loss:
+def check(given: LossArguments) -> Formula:
     """The loss that ``given`` names, with its arguments checked, except for the tensors' values."""
     if given.loss not in LOSSES:
         raise UserError(f"loss is {given.loss!r}: {nearest(given.loss, LOSSES)}")
@@ -168,7 +177,7 @@ def check(given: LossArguments) -> Loss:
     return loss
 
 
-def preference_loss(given: LossArguments, loss: Loss, *, validate: bool) -> tuple[Tensor, Statistics]:
+def preference_loss(given: LossArguments, loss: Formula, *, validate: bool) -> tuple[Tensor, Statistics]:
     """Losses ``[pairs]`` and their statistics in plain torch operations; ``loss`` as :func:`check` returned it.
 
     Bad values raise on the CPU and with ``validate``. On other devices, where checking would wait for the device, and

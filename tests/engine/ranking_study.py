@@ -115,8 +115,8 @@ BEAM = ["score", "width", "recall of the exact top 10", "users with recall 1", "
 
 def about(cell: Cell, profile: str, users: int) -> str:
     """What was run, where."""
-    pipeline, record = cell.pipeline, store.read_json(cell.folder / "record.json")
-    source, hits = pipeline.data.source, record["metrics"]["hr@1"]["value"]
+    pipeline, record = cell.task, store.read_json(cell.folder / "record.json")
+    source, hits = pipeline.data.source, record["evaluations"]["candidates-sum"]["metrics"]["hr@1"]["value"]
     return paragraph(
         f"`make ranking` ({study.machine(environment.facts())}): the {K} best titles of the whole catalogue under the",
         f"prompts of {users:,} of {len(pipeline.test):,} test users of {source.name} ({source.kind}), by best-first",
@@ -151,9 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     config = study.configuration(given, "sft", ["seeds=1"])
     (cell,) = study.finished(config, study.places(given, given.out))
-    pipeline, language = cell.pipeline, cell.language
+    pipeline, language = cell.task, cell.language
     test = some(pipeline.test, given.users)
-    model = language.create(pipeline.stages.get(language.sft).weights)
+    model = language.create(pipeline.stages.get(cell.sft).weights)
     trie = build(language.prompter.titles)
     prompts = example_prompts(language.prompter, pipeline.data.sequences, test)
     exact, beam, equal = [], [], True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.examples import PlacedTree
 from rosepo_bench.engine.training import preference
 from rosepo_bench.engine.training.meter import Meter
-from rosepo_bench.engine.training.preference import TrainingPairs, train_preference
+from rosepo_bench.engine.training.preference import train_preference
 from rosepo_bench.engine.training.sft import train_sft
+from rosepo_bench.engine.training.steps import TrainingPairs
+from rosepo_bench.losses.compiled import DPO
 
 LORA = ModelConfig(training="lora", lora_rank=2, lora_alpha=4, lora_dropout=0.1)
 # What the configurations of the supported kinds call it.
@@ -54,7 +57,7 @@ def groups() -> list[PlacedTree]:
     for pair in range(PAIRS):
         prompt, *both = (draw.integers(1, VOCABULARY, size=size) for size in (9, 4, 5))
         made.append(
-            PlacedTree(build([(prompt, title) for title in both], context=64), np.array([2 * pair, 2 * pair + 1]))
+            PlacedTree(build([(prompt, title) for title in both], context=64), np.array([2 * pair, 2 * pair + 1]), 2)
         )
     return made
 
@@ -69,10 +72,12 @@ def first_loss(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, **settings
         reference = logps(model).double().view(PAIRS, 2).numpy()
     made = [[group] for group in groups()]
     monkeypatch.setattr(preference, "grouped", lambda *_, **__: made)
-    pairs = TrainingPairs(None, None, reference, np.zeros(PAIRS))  # type: ignore[arg-type]
+    prompter: Any = SimpleNamespace(titles=[np.zeros(1)])
+    titles = np.zeros((PAIRS, 2), dtype=np.int64)
+    pairs = TrainingPairs(None, titles, reference, np.zeros((PAIRS, 1)))  # type: ignore[arg-type]
     config = PreferenceConfig(batch=PAIRS, **settings)
     work: dict[str, Any] = {"meter": Meter(), "batch_tokens": 512, "work": Work(seed=1)}
-    report = train_preference(model, None, [], pairs, config, **work)  # type: ignore[arg-type]
+    report = train_preference(model, prompter, [], pairs, config, DPO(), **work)
     assert report.steps == 1
     return report.first_loss
 

@@ -89,7 +89,7 @@ def test_an_end_token_at_the_limit_finishes() -> None:
 def test_text_is_decoded_as_titles_are_encoded() -> None:
     titles = ["Iron Harbor (1990)", "Émile ☂ (2010)"]
     encoder = train_tiny([*titles, *TEMPLATES["movies"].words()], 400)
-    prompter = Prompter(TEMPLATES["movies"], encoder, titles, history=3, candidates=False, anchor=3)
+    prompter = Prompter(TEMPLATES["movies"], encoder, titles, history=3, candidates=False)
     wanted = prompter.response(1).tolist()
 
     prompt, wanted = prompter.prompt([0]), prompter.response(1)

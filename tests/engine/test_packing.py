@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import language_model, network
 
-from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.data.types import Examples
@@ -21,7 +20,9 @@ from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter
 from rosepo_bench.engine.prompts.tokens import train_tiny
 from rosepo_bench.engine.ranking.scoring import title_logps
 from rosepo_bench.engine.training.meter import Meter
-from rosepo_bench.engine.training.preference import TrainingPairs, backward_step
+from rosepo_bench.engine.training.steps import Steps, TrainingPairs
+from rosepo_bench.losses.base import Columns
+from rosepo_bench.losses.compiled import CDPO
 
 
 @settings(max_examples=300, deadline=None)
@@ -79,9 +80,9 @@ def training_pairs(users: int, steps: int) -> tuple[list[np.ndarray], TrainingPa
     chosen = np.array([sequences[u][s] for u, s in zip(user, step, strict=True)], dtype=np.int64)
     rejected = (chosen + draw.integers(1, len(TITLES), size=len(user))) % len(TITLES)
     n, none = len(user), np.zeros((len(user), 1), np.int32)
-    examples = Examples(user, step, chosen, none, np.zeros(n, np.int64))
+    examples = Examples(user, step, np.maximum(0, step - 6), none, chosen, np.zeros(n, np.int64))
     titles, reference = np.stack([chosen, rejected], axis=1), draw.normal(-20, 3, size=(n, 2))
-    return sequences, TrainingPairs(examples, titles, reference, draw.uniform(0, 0.5, size=n))
+    return sequences, TrainingPairs(examples, titles, reference, draw.uniform(0, 0.5, size=(n, 1)))
 
 
 PACKINGS = {"one pass": (10_000, 0.0), "several passes": (120, 0.0), "trees cut": (400, 0.1)}
@@ -98,8 +99,11 @@ def test_a_training_step_does_not_depend_on_the_packing() -> None:
         groups = [group for user in users for group in user]
         packed[name] = len(groups), len(pack([len(group.tree) for group in groups], budget))
         model.network.zero_grad()
-        loss = backward_step(model, pairs, groups, PreferenceConfig(), batch_tokens=budget, meter=Meter())
-        results.append({"loss": torch.tensor(loss), **{n: p.grad.clone() for n, p in model.network.named_parameters()}})
+        lengths = np.array([len(title) for title in PROMPTER.titles])
+        told = Steps(model, pairs, CDPO(), lengths, budget, Meter()).backward(groups, Columns())
+        results.append(
+            {"loss": torch.tensor(told["loss"]), **{n: p.grad.clone() for n, p in model.network.named_parameters()}}
+        )
     assert packed["one pass"] == (5, 1)
     assert packed["several passes"][1] > 2
     assert packed["trees cut"][0] > 5
@@ -121,7 +125,7 @@ def test_pairs_that_no_tree_can_hold_are_refused_by_user_and_step() -> None:
     grouped(PROMPTER, sequences, pairs.examples, same, limits=Limits(256))
 
 
-@pytest.mark.parametrize("item", [-1, len(TITLES)])
+@pytest.mark.parametrize("item", [-2, len(TITLES)])
 def test_an_item_outside_the_catalogue_is_refused(item: int) -> None:
     sequences, pairs = training_pairs(users=2, steps=3)
     titles = pairs.titles.copy()

@@ -80,10 +80,10 @@ def test_a_small_weight_moves_by_the_learning_rate(config: ModelConfig, monkeypa
         for p in trained.values():
             p.fill_(0.02)
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         loss = torch.stack([p.sum() for p in trained.values()]).sum()
         loss.backward()
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     fit(model.network, backward, Schedule(steps=100, lr=1e-5, warmup=0.0, kind="constant"), Work(0))
     for name, p in trained.items():
@@ -102,11 +102,11 @@ def test_gradients_of_a_pass_are_float32_and_training_moves_what_it_computes(con
     model, made = create(config), groups()
     before = logps(model, made).detach()
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         loss = -logps(model, made).mean()
         loss.backward()
         assert {p.grad.dtype for p in model.trained().values() if p.grad is not None} == {torch.float32}
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     report = fit(model.network, backward, Schedule(steps=20, lr=3e-3, warmup=0.0), Work(0))
     assert report.last_loss < report.first_loss

@@ -9,7 +9,7 @@ from rosepo_bench.base.config import SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples
 from rosepo_bench.engine.forest import Limits
-from rosepo_bench.engine.prompts.examples import Window, by_user, grouped, history_starts, sft_windows, window_trees
+from rosepo_bench.engine.prompts.examples import Window, by_user, grouped, sft_windows, window_trees
 from rosepo_bench.engine.prompts.prompter import TEMPLATES, Prompter, check_context, check_distinct, template_for
 from rosepo_bench.engine.prompts.tokens import train_tiny
 from rosepo_bench.engine.training.sft import window_batches
@@ -26,7 +26,7 @@ ENCODER = train_tiny([*TITLES, *TEMPLATE.words()], 400)
 
 
 def prompter(candidates: bool = False, history: int = 3) -> Prompter:
-    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates, anchor=history)
+    return Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=candidates)
 
 
 def test_every_text_survives_the_tokenizer() -> None:
@@ -58,12 +58,6 @@ def test_a_title_that_tokenises_to_nothing_is_refused() -> None:
 def test_a_catalogue_without_titles_is_refused() -> None:
     with pytest.raises(UserError, match="a catalogue without titles"):
         Prompter(TEMPLATE, ENCODER, [], history=3, candidates=False)
-
-
-@pytest.mark.parametrize(("history", "anchor"), [(3, 4), (3, 0), (3, -1), (0, 1), (-2, 1)])
-def test_an_anchor_outside_the_history_is_refused(history: int, anchor: int) -> None:
-    with pytest.raises(UserError, match=f"anchor = {anchor}, prompt.history = {history}: want an anchor"):
-        Prompter(TEMPLATE, ENCODER, TITLES, history=history, candidates=False, anchor=anchor)
 
 
 def test_titles_that_the_tokenizer_cannot_tell_apart_are_refused() -> None:
@@ -99,33 +93,28 @@ def test_templates_by_source(source: str, kind: str) -> None:
     assert template_for(source).name == kind
 
 
-def examples(user: list[int], step: list[int]) -> Examples:
+def examples(user: list[int], step: list[int], start: list[int]) -> Examples:
     n = len(user)
-    listed = np.tile(np.arange(4, dtype=np.int32), (n, 1))
-    return Examples(np.array(user), np.array(step), np.zeros(n, np.int64), listed, np.zeros(n, np.int64))
+    listed, none = np.tile(np.arange(4, dtype=np.int32), (n, 1)), np.zeros(n, np.int64)
+    return Examples(np.array(user), np.array(step), np.array(start), listed, none, none)
 
 
-def test_a_users_prompts_begin_together_and_are_never_empty() -> None:
-    given = examples([0, 0, 0, 4], [5, 6, 7, 2])
-    starts = history_starts(given.user, given.step, history=3, anchor=3)
-    assert starts.tolist() == [4, 4, 4, 0]
-    assert [rows.tolist() for rows in by_user(given.user)] == [[0, 1, 2], [3]]
+def test_rows_of_each_user() -> None:
+    assert [rows.tolist() for rows in by_user(np.array([4, 0, 4, 0, 0]))] == [[1, 3, 4], [0, 2]]
 
 
-@pytest.mark.parametrize("anchor", [1, 4, 10])
-def test_histories_begin_anew_every_anchor_steps(anchor: int) -> None:
-    step = np.array([1, 3, 40, 41, 44, 45, 46, 47, 48, 49, 50])
-    starts = history_starts(np.zeros_like(step), step, history=10, anchor=anchor)
-    length = step - starts
-    assert length[-1] == 10
-    assert length[:2].tolist() == [1, 3]
-    assert ((length[2:] > 10 - anchor) & (length[2:] <= 10)).all()
-    assert len(set(starts[2:].tolist())) == {1: 9, 4: 3, 10: 2}[anchor]
+@pytest.mark.parametrize(("step", "start"), [(5, 1), (5, 6), (2, -1)])
+def test_a_prompt_that_shows_too_much_is_refused(step: int, start: int) -> None:
+    """More than the prompter's history, less than nothing, or what is before the first item."""
+    sequences = [np.array([0, 1, 2, 3, 4, 0], dtype=np.int32)]
+    said = f"user 0, step {step}: the prompt starts at {start}, it may show 0 to 3 items"
+    with pytest.raises(UserError, match=said):
+        grouped(prompter(), sequences, examples([0], [step], [start]), np.array([[1, 2]]), limits=Limits(256))
 
 
 def test_one_tree_a_prompt() -> None:
     sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
-    given = examples([0, 0, 0], [5, 6, 7])
+    given = examples([0, 0, 0], [5, 6, 7], [4, 4, 4])
     responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
     users = grouped(prompter(), sequences, given, responses, limits=Limits(256), alone=True)
     assert [[group.places.tolist() for group in user] for user in users] == [[[0, 1]], [[2, 3]], [[4, 5]]]
@@ -133,7 +122,7 @@ def test_one_tree_a_prompt() -> None:
 
 def test_a_user_is_one_tree_whatever_the_number_of_steps() -> None:
     sequences = [np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)]
-    given = examples([0, 0, 0], [5, 6, 7])
+    given = examples([0, 0, 0], [5, 6, 7], [4, 4, 4])
     responses = np.array([[0, 3], [1, 3], [2, 4]], dtype=np.int32)
     ((group,),) = grouped(prompter(), sequences, given, responses, limits=Limits(256))
     assert group.tree.sequences == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import losses_study
 import numpy as np
 import pytest
 import ranking_study
@@ -12,7 +13,10 @@ import study
 import trees_study
 from running import MICRO
 
+from rosepo_bench.base.plugins import registry
+from rosepo_bench.base.record_schema import digest_of
 from rosepo_bench.engine.ranking.result import Ranking
+from rosepo_bench.losses.base import Loss
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -50,7 +54,9 @@ def test_recall_counts_titles_as_good_as_the_exact_last() -> None:
 
 
 def test_trees_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [f"--set={one}" for one in ("sasrec.epochs=1", "sft.epochs=0.5", "prompt.history=4", "model.hidden=16")]
+    settings = [
+        f"--set={one}" for one in ("oracles.sasrec.epochs=1", "sft.epochs=0.5", "prompt.history=4", "model.hidden=16")
+    ]
     line = arguments(tmp_path, *settings)
     assert study.run(trees_study.main, [*line, "--seeds", "2"]) == 0
     found = rows(tmp_path / "study.md")
@@ -69,7 +75,8 @@ def test_trees_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(records) == 6  # three ways, two seeds
 
     changed = json.loads(records[0].read_text())
-    changed["preference"]["pairs_seen"] += 1
+    changed["diagnostics"]["preference"]["pairs_seen"] += 1
+    changed["sha256"] = digest_of(changed)
     records[0].write_text(json.dumps(changed))
     capsys.readouterr()
     assert study.run(trees_study.main, [*line, "--seeds", "1"]) == 2
@@ -77,7 +84,7 @@ def test_trees_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "setting", ["prompt.anchor=2", 'datasets.steam.overrides={"prompt.anchor"=2}', 'method.dpo.trees="prompt"']
+    "setting", ["prompt.anchor=2", 'datasets.steam.overrides={"prompt.anchor"=2}', 'method.dpo.training.trees="prompt"']
 )
 def test_trees_study_refuses_settings_that_it_compares(
     setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -85,3 +92,18 @@ def test_trees_study_refuses_settings_that_it_compares(
     assert study.run(trees_study.main, [*arguments(tmp_path), "--set", setting]) == 2
     assert "leave it out" in capsys.readouterr().err
     assert not list(tmp_path.glob("out/stages/*"))
+
+
+def test_losses_study(tmp_path: Path) -> None:
+    """Every loss trains, and says margins that are numbers; what its caption counts is counted."""
+    line = arguments(tmp_path, "--set=sft.epochs=0.3", "--set=preference.pairs=40", "--set=preference.lr=3e-3")
+    assert study.run(losses_study.main, line) == 0
+    found = rows(tmp_path / "study.md")
+    names = {row[0] for row in found}
+    assert names >= set(registry(Loss).names())
+    assert {row[1] for row in found if row[0] == "sdpo"} == {"1", "3"}
+    assert {row[1] for row in found if row[0] == "ipo"} == {"1"}
+    told = [row for row in found if row[0] in registry(Loss).names()]
+    assert all(np.isfinite(float(cell)) for row in told for cell in row[3:7])
+    assert len({tuple(row[3:5]) for row in told}) > 10
+    assert [row[0] for row in told if row[-1] != "–"] == ["beta_dpo", "beta_dpo", "dr_dpo", "dr_dpo", "kto"]

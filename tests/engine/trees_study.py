@@ -24,7 +24,7 @@ from rosepo_bench.base.configure import parse_setting
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.evaluation.metrics.ranking import hit_ratio
 from rosepo_bench.report.markdown import NONE, interval, number, paragraph, quantity, table
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
@@ -70,7 +70,7 @@ class Trained:
     @property
     def pairs(self) -> int:
         """Preference pairs seen; 0 of SFT."""
-        return int((self.record["preference"] or {"pairs_seen": 0})["pairs_seen"])
+        return int((self.record["diagnostics"]["preference"] or {"pairs_seen": 0})["pairs_seen"])
 
     @property
     def steps(self) -> int:
@@ -80,7 +80,7 @@ class Trained:
     @property
     def hits(self) -> Float64[np.ndarray, " n"]:
         """HR@1 of each test user ``[n]``."""
-        return METRICS["hr@1"](self.record.predictions["rank"])
+        return hit_ratio(self.record.predictions("candidates-sum")["rank"], 1)
 
     @property
     def whole(self) -> bool:
@@ -109,13 +109,16 @@ def run_all(given: argparse.Namespace) -> Found:
     if given.seeds < 1:
         raise UserError(f"--seeds {given.seeds}: give 1 or more; an interval needs two")
     found: Found = {}
-    with store.Lock(given.out):
-        for number in range(given.seeds):
-            for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
-                for cell in _cells(given, way, number):
-                    found[way, cell.method.name, cell.pipeline.seed] = _trained(cell)
+    turns = [(number, way) for number in range(given.seeds) for way in _turned(number)]
+    for turn, way in turns:
+        found |= {(way, cell.method.name, cell.task.seed): _trained(cell) for cell in _cells(given, way, turn)}
     check_comparable(found)
     return found
+
+
+def _turned(number: int) -> tuple[Way, ...]:
+    """The ways, each seed beginning with another one."""
+    return WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]
 
 
 def _cells(given: argparse.Namespace, way: Way, number: int) -> list[Cell]:
@@ -131,7 +134,7 @@ def _cells(given: argparse.Namespace, way: Way, number: int) -> list[Cell]:
 def _check_settings(cell: Cell, way: Way) -> None:
     """UserError, before any work, where a section of the configuration overrules the way's settings."""
     trees = cell.pairing.settings.trees if isinstance(cell.method, Preference) else way.trees
-    if (cell.pipeline.config.prompt.anchor, trees) != (way.anchor, way.trees):
+    if (cell.task.config.prompt.anchor, trees) != (way.anchor, way.trees):
         raise UserError(f"{cell.name}: a section of the data set or the method sets prompt.anchor or preference.trees, "
                         "which this study compares; leave it out")  # fmt: skip
 
@@ -140,7 +143,7 @@ def _folder(out: Path, way: Way) -> Path:
     """The way's output folder, whose stages are those of all ways."""
     folder = out / way.folder
     for path in (folder, out / "stages"):
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     if not (folder / "stages").exists():
         (folder / "stages").symlink_to("../stages")
     return folder
@@ -148,8 +151,8 @@ def _folder(out: Path, way: Way) -> Path:
 
 def _trained(cell: Cell) -> Trained:
     assert cell.trained is not None
-    (record,) = records.read_records(cell.pipeline.stages.out, {cell.key})
-    return Trained(record, cell.pipeline.stages.get(cell.trained).report)
+    record = records.read_record(cell.folder / "record.json")
+    return Trained(record, cell.task.stages.get(cell.trained).report)
 
 
 def check_comparable(found: Found) -> None:
@@ -158,7 +161,7 @@ def check_comparable(found: Found) -> None:
     facts: dict[str, Callable[[Trained], Any]] = {
         "pairs seen": lambda one: one.pairs,
         "candidates": lambda one: one.record["data"]["candidates_sha256"],
-        "test users": lambda one: one.record.predictions["users"].tolist(),
+        "test users": lambda one: one.record.predictions("candidates-sum")["users"].tolist(),
         "machines": lambda one: [one.record["environment"][name] for name in ("processor", "threads", "gpu")],
     }
     for (way, method, seed), one in found.items():
@@ -213,7 +216,7 @@ def cost_row(way: Way, method: str, found: Found) -> list[str]:
 
 def sft_sentence(found: Found) -> str:
     """Whether all ways begin with the same model, in words."""
-    scores = [[one.record.predictions["scores"] for one in of(found, way, "sft")] for way in WAYS]
+    scores = [[one.record.predictions("candidates-sum")["scores"] for one in of(found, way, "sft")] for way in WAYS]
     worst = max(float(np.abs(np.subtract(a, b)).max()) for way in scores for a, b in zip(way, scores[0], strict=True))
     verdict = "are equal to the last bit" if worst == 0 else f"differ by up to {worst:.1e}"
     return f"SFT reads a user's window as one trunk whichever the way: its scores of all candidates {verdict}."
@@ -228,10 +231,11 @@ def about(found: Found, profile: str) -> str:
     """What was run, and how the ways differ."""
     record, seeds = next(iter(found.values())).record, sorted({seed for _, _, seed in found})
     machines = dict.fromkeys(study.machine(one.record["environment"]) for one in found.values())
+    size = record["evaluations"]["candidates-sum"]["facts"]["size"]
     data, steps = record["data"], (record["config"]["prompt"]["history"] + 1) // 2
     return paragraph(
         f"`make trees` ({'; '.join(machines)}): {data['source']} ({data['kind']}), {profile},",
-        f"{data['users']:,} test users, the target among {record['protocol']['size']} candidates,",
+        f"{data['users']:,} test users, the target among {size} candidates,",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Whatever the trees, a method trains on the same",
         "steps of the same users, equally many pairs (checked). User trees (`preference.trees=user`): a user's pairs",
         "share one tree and one optimizer step; else (`prompt`) each pair stands for itself. Anchored windows",

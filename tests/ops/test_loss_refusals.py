@@ -196,7 +196,7 @@ def test_implementations() -> None:
         ops.live("cuda", "cpu")
     with pytest.raises(UserError, match="impl is 'auto': no operator is compiled for meta"):
         ops.live("auto", "meta")
-    with pytest.raises(UserError, match="impl is 'ccp': did you mean 'cpp'"):
+    with pytest.raises(UserError, match="impl is 'ccp': known: auto, cpp, cuda, reference"):
         ops.live("ccp", "cpu")
 
 

@@ -19,3 +19,12 @@ def switch_off_dropout(network: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "drop" in name and type(value) in (int, float):
                 setattr(module, name, 0.0)
+
+
+def has_dropout(network: nn.Module) -> bool:
+    """Whether any dropout of ``network`` is above 0."""
+    return any(
+        (isinstance(module, _DropoutNd) and module.p > 0)
+        or any("drop" in name and type(value) in (int, float) and value > 0 for name, value in vars(module).items())
+        for module in network.modules()
+    )

@@ -104,8 +104,7 @@ def create(config: ModelConfig, encoder: Encoder, *, seed: int) -> LanguageModel
     short = torch.bfloat16 if config.dtype == "bfloat16" else None
     _set_dtypes(network, short or torch.float32)
     network.to(device).eval()
-    if encoder.size > network.get_output_embeddings().weight.shape[0]:
-        raise UserError(f"model {config.name}: its tokenizer has more tokens than its head has rows")
+    refuse_larger(config.name, encoder.size, network.get_output_embeddings().weight.shape[0])
     return LanguageModel(
         network,
         encoder,
@@ -121,6 +120,12 @@ def _set_dtypes(network: Any, frozen: torch.dtype) -> None:
     rounding. Frozen ones in ``frozen``."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
+
+
+def refuse_larger(model: str, tokens: int, rows: int) -> None:
+    """UserError: a tokenizer with more ``tokens`` than the model's head has ``rows``."""
+    if tokens > rows:
+        raise UserError(f"model {model}: its tokenizer has {tokens} tokens, more than its head has rows ({rows})")
 
 
 def context_of(config: ModelConfig) -> int:

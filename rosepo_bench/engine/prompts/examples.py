@@ -1,9 +1,9 @@
-"""From examples to trees: which of a user's token sequences share a prefix, and where a prompt's history begins."""
+"""From examples to trees: which of a user's token sequences share a prefix."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +11,31 @@ from jaxtyping import Int, Int32, Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
-from rosepo_bench.data.types import Examples
+from rosepo_bench.data.types import Prompts
 from rosepo_bench.engine.forest import Limits, Tree, build_all
 from rosepo_bench.engine.prompts.prompter import Prompter
+
+Histories = Sequence[Int[np.ndarray, " _"]] | Mapping[int, Int[np.ndarray, " _"]]
+"""Items by user, oldest first."""
 
 
 @dataclass(frozen=True)
 class PlacedTree:
-    """One tree of a user; ``places`` are its sequences' flat indices into the responses ``[n, R]``."""
+    """One tree of a user; ``places`` are its sequences' flat indices into the responses ``[n, R]``, ``width`` is how
+    many responses each of its examples has."""
 
     tree: Tree
     places: Int64[np.ndarray, " sequences"]
+    width: int
+
+    @property
+    def examples(self) -> int:
+        """How many examples it holds, where all responses of an example stay together."""
+        return len(self.places) // self.width
+
+    def rows(self, columns: int) -> Int64[np.ndarray, " examples"]:
+        """Which examples it holds; ``columns`` is R."""
+        return self.places[:: self.width] // columns
 
 
 def by_user(user: Int[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
@@ -31,51 +45,54 @@ def by_user(user: Int[np.ndarray, " n"]) -> list[Int64[np.ndarray, " _"]]:
     return np.split(order, cuts) if len(order) else []
 
 
-def history_starts(
-    user: Int64[np.ndarray, " n"], step: Int64[np.ndarray, " n"], *, history: int, anchor: int
-) -> Int64[np.ndarray, " n"]:
-    """Where each example's prompt begins in the user's sequence. The start moves ``anchor`` steps at a time, counted
-    back from the user's latest example, whose prompt has ``history`` items; the others have ``history - anchor + 1`` to
-    ``history``, or all there are. Prompts with the same start extend each other and share one path in their tree. With
-    an anchor of 1 the window slides at every step."""
-    latest = np.zeros(int(user.max(initial=-1)) + 1, dtype=np.int64)
-    np.maximum.at(latest, user, step)
-    moved = (latest[user] - step) // anchor * anchor
-    return np.maximum(0, latest[user] - moved - history)
-
-
 def grouped(
     prompter: Prompter,
-    sequences: Sequence[Int[np.ndarray, " _"]],
-    examples: Examples,
+    sequences: Histories,
+    examples: Prompts,
     responses: Int[np.ndarray, "n R"],
     *,
     limits: Limits,
     compared: bool = False,
     alone: bool = False,
 ) -> list[list[PlacedTree]]:
-    """The trees of each user of ``examples``, users as in ``by_user``: the titles of ``responses`` (item indices) after
-    each example's prompt. One tree per user, or several where ``limits`` requires it.
+    """The trees of each user of ``examples``, users as in ``by_user``: the titles of ``responses`` (item indices; -1 at
+    the end of a row: fewer of them) after each example's prompt. One tree per user, or several where ``limits`` or
+    rows of different length require it.
 
-    ``alone``: each example gets a tree of its own, as if it were a user. ``compared``: the loss compares an example's
-    responses, so they stay in one tree. UserError, with user, step and item, for what no tree can hold and, with
-    ``compared``, for two responses with the same tokens.
+    ``sequences[user]`` are at least the items before the user's steps. ``alone``: each example gets a tree of its own,
+    as if it were a user. ``compared``: the loss compares an example's responses, so they stay in one tree. UserError,
+    with user, step and item, for what no tree can hold and, with ``compared``, for two responses with the same tokens.
     """
-    width = responses.shape[1]
-    outside = np.argwhere((responses < 0) | (responses >= len(prompter.titles)))
-    if len(outside):
-        row, column = outside[0]
-        raise UserError(
-            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item "
-            f"{responses[row, column]}, the catalogue has items 0 to {len(prompter.titles) - 1}"
-        )
+    _check_spans(prompter, examples)
+    _check_responses(prompter, examples, responses)
     users = list(np.arange(len(examples.user))[:, None]) if alone else by_user(examples.user)
-    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
+    widths = (responses >= 0).sum(axis=1)
+    found: list[list[PlacedTree]] = [[] for _ in users]
+    for width in np.unique(widths[widths > 0]).tolist():
+        numbers = [number for number, rows in enumerate(users) if (widths[rows] == width).any()]
+        chosen = [users[number][widths[users[number]] == width] for number in numbers]
+        made = _trees(prompter, sequences, examples, responses, chosen, width, limits, compared)
+        for number, trees in zip(numbers, made, strict=True):
+            found[number] += trees
+    return found
+
+
+def _trees(
+    prompter: Prompter,
+    sequences: Histories,
+    examples: Prompts,
+    responses: Int[np.ndarray, "n R"],
+    users: list[Int64[np.ndarray, " _"]],
+    width: int,
+    limits: Limits,
+    compared: bool,
+) -> list[list[PlacedTree]]:
+    """The trees of each user's rows, all of which have ``width`` responses."""
     pairs = []
     for rows in users:
-        spans = list(zip(starts[rows].tolist(), examples.step[rows].tolist(), strict=True))
-        prompts = _prompts(prompter, sequences[examples.user[rows[0]]], spans, examples.candidates[rows])
-        titles = [[prompter.response(item) for item in row] for row in responses[rows].tolist()]
+        spans = list(zip(examples.start[rows].tolist(), examples.step[rows].tolist(), strict=True))
+        prompts = _prompts(prompter, sequences[int(examples.user[rows[0]])], spans, examples.candidates[rows])
+        titles = [[prompter.response(item) for item in row] for row in responses[rows, :width].tolist()]
         pairs.append([(prompt, title) for prompt, row in zip(prompts, titles, strict=True) for title in row])
 
     def name(user: int, sequence: int) -> str:
@@ -83,8 +100,34 @@ def grouped(
         return f"user {examples.user[row]}, step {examples.step[row]}, item {responses[row, column]}"
 
     made = build_all(pairs, limits, unit=width if compared else 1, distinct=compared, name=name)
-    places = [(rows[:, None] * width + np.arange(width)).ravel() for rows in users]
-    return [_placed(trees, place) for trees, place in zip(made, places, strict=True)]
+    places = [(rows[:, None] * responses.shape[1] + np.arange(width)).ravel() for rows in users]
+    return [_placed(trees, place, width) for trees, place in zip(made, places, strict=True)]
+
+
+def _check_spans(prompter: Prompter, examples: Prompts) -> None:
+    """UserError: a prompt that would show more items than the prompter was made for."""
+    shown = examples.step - examples.start
+    bad = np.flatnonzero((shown < 0) | (shown > prompter.history) | (examples.start < 0))
+    if len(bad):
+        row = bad[0]
+        raise UserError(
+            f"user {examples.user[row]}, step {examples.step[row]}: the prompt starts at {examples.start[row]}, it may "
+            f"show 0 to {prompter.history} items"
+        )
+
+
+def _check_responses(prompter: Prompter, examples: Prompts, responses: Int[np.ndarray, "n R"]) -> None:
+    """UserError: an item outside the catalogue, or one after a -1."""
+    after = np.zeros(responses.shape, dtype=bool)
+    after[:, 1:] = (responses[:, :-1] == -1) & (responses[:, 1:] != -1)
+    outside = np.argwhere((responses < -1) | (responses >= len(prompter.titles)) | after)
+    if len(outside):
+        row, column = outside[0]
+        raise UserError(
+            f"user {examples.user[row]}, step {examples.step[row]}: response {column} is item "
+            f"{responses[row, column]}, the catalogue has items 0 to {len(prompter.titles) - 1}, and -1 stands only at "
+            "the end of a list"
+        )
 
 
 def _prompts(
@@ -108,19 +151,17 @@ def _prompts(
     return [built[start][0][: built[start][1][stop - start]] for start, stop in spans]
 
 
-def example_prompts(
-    prompter: Prompter, sequences: Sequence[Int[np.ndarray, " _"]], examples: Examples
-) -> list[Int32[np.ndarray, " _"]]:
+def example_prompts(prompter: Prompter, sequences: Histories, examples: Prompts) -> list[Int32[np.ndarray, " _"]]:
     """The prompt of each example, the one under which its candidates are scored."""
-    starts = history_starts(examples.user, examples.step, history=prompter.history, anchor=prompter.anchor)
-    columns = (x.tolist() for x in (examples.user, starts, examples.step))
+    _check_spans(prompter, examples)
+    columns = (x.tolist() for x in (examples.user, examples.start, examples.step))
     rows = zip(*columns, examples.candidates, strict=True)
     return [_prompts(prompter, sequences[user], [(start, step)], [listed])[0] for user, start, step, listed in rows]
 
 
-def _placed(trees: list[Tree], places: Int64[np.ndarray, " sequences"]) -> list[PlacedTree]:
+def _placed(trees: list[Tree], places: Int64[np.ndarray, " sequences"], width: int) -> list[PlacedTree]:
     cuts = np.cumsum([tree.sequences for tree in trees])[:-1]
-    return [PlacedTree(tree, part) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
+    return [PlacedTree(tree, part, width) for tree, part in zip(trees, np.split(places, cuts), strict=True)]
 
 
 def check_budget(prompter: Prompter, listed: int, responses: int, budget: int, key: str) -> None:

@@ -54,8 +54,8 @@ def template_for(source: str) -> Template:
 
 
 class Prompter:
-    """Prompts and responses of one catalogue as token ids. UserError for no titles, a title that tokenises to nothing,
-    and an ``anchor`` (see ``examples.history_starts``) outside ``[1, history]``."""
+    """Prompts and responses of one catalogue as token ids; a prompt shows at most ``history`` items. UserError for no
+    titles, and a title that tokenises to nothing."""
 
     def __init__(
         self,
@@ -65,16 +65,10 @@ class Prompter:
         *,
         history: int,
         candidates: bool,
-        anchor: int = 1,
     ) -> None:
         if not len(titles):
             raise UserError("a catalogue without titles: prompts and responses need at least one")
-        if not 1 <= anchor <= history:
-            raise UserError(
-                f"prompt.anchor = {anchor}, prompt.history = {history}: want an anchor of at least 1 and at most the "
-                "history, or some prompts would have none"
-            )
-        self.history, self.anchor, self.with_candidates = history, anchor, candidates
+        self.history, self.with_candidates = history, candidates
         self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
         self.header = _line(encoder, template.header, begin=True)
         self.listing = _line(encoder, template.candidates)

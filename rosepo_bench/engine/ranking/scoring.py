@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
 
 from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.types import Examples
+from rosepo_bench.data.types import Prompts
 from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.model.limits import limits_of
-from rosepo_bench.engine.prompts.examples import grouped
+from rosepo_bench.engine.prompts.examples import Histories, grouped
 from rosepo_bench.engine.prompts.prompter import Prompter
 
 
 def title_logps(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[Int[np.ndarray, " _"]],
-    examples: Examples,
+    sequences: Histories,
+    examples: Prompts,
     responses: Int[np.ndarray, "n R"],
     *,
     batch_tokens: int,
     label: str,
 ) -> Float64[np.ndarray, "n R"]:
-    """Summed log-probs of the titles ``responses`` (item indices) under the examples' prompts.
+    """Summed log-probs of the titles ``responses`` (item indices; 0 where a row ends with -1) under the examples'
+    prompts.
 
     Without gradient. UserError where a log-prob is not finite.
     """
     made = grouped(prompter, sequences, examples, responses, limits=limits_of(model, batch_tokens))
     groups = [group for user in made for group in user]
-    result = np.full(responses.shape, np.nan)
+    result = np.where(responses < 0, 0.0, np.nan)
     done = 0
     with torch.no_grad():
         for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
@@ -54,8 +53,8 @@ def title_logps(
 def title_scores(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[Int[np.ndarray, " _"]],
-    examples: Examples,
+    sequences: Histories,
+    examples: Prompts,
     responses: Int[np.ndarray, "n R"],
     *,
     score: str,

@@ -1,28 +1,42 @@
-"""The training loop: AdamW, a learning rate with warm-up, and checkpoints from which a killed run resumes exactly."""
+"""The training loop: AdamW, a learning rate with warm-up, early stopping, and checkpoints from which a killed run
+resumes exactly."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from rosepo_bench.base import progress, store
+from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
+from rosepo_bench.engine.training import checkpoint
+from rosepo_bench.engine.training.checkpoint import Weights
+from rosepo_bench.engine.training.curves import Curves
 
-if TYPE_CHECKING:
-    from rosepo_bench.base.config import TrainingConfig
 
-Weights = Mapping[str, nn.Parameter]
+@runtime_checkable
+class Trained(Protocol):
+    """The optimizer's settings, as sections of the configuration and components have them."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def schedule(self) -> Literal["cosine", "linear", "constant"]: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class Schedule:
     kind: Literal["cosine", "linear", "constant"] = "cosine"
 
     @classmethod
-    def of(cls, config: TrainingConfig, steps: int) -> Schedule:
+    def of(cls, config: Trained, steps: int) -> Schedule:
         """The schedule of ``steps`` optimizer steps with the settings of one section of the configuration."""
         return cls(
             steps, config.lr, config.warmup, config.weight_decay, config.clip, config.betas, kind=config.schedule
@@ -62,93 +76,236 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """``measure()`` is taken ``evaluations`` times during training, evenly spaced, and once before it; the weights with
+    the best value are kept, the earliest of equal ones. With ``patience`` training stops after so many measurements in
+    a row without a better one."""
+
+    measure: Callable[[], float]
+    better: str
+    evaluations: int
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.better in ("high", "low"), self.better
+        assert self.evaluations > 0, "without a measurement nothing is validated"
+
+    def points(self, steps: int) -> set[int]:
+        """After how many optimizer steps it is measured; 0 is before the first."""
+        return {round(steps * part / self.evaluations) for part in range(self.evaluations + 1)}
+
+    def improves(self, value: float, best: float) -> bool:
+        return value > best if self.better == "high" else value < best
+
+
+@dataclass(frozen=True)
 class FitReport:
-    """Optimizer steps; seconds of training, in total over all resumptions and in this process; mean loss over the first
-    and the last tenth of the steps."""
+    """Optimizer steps, done and planned; seconds of training, in total over all resumptions and in this process, but
+    not those of validation; mean loss over the first and the last tenth of the steps. ``curves`` as in
+    ``curves.py``. With validation: its values as [step, value], the step whose weights were kept (0: those from before
+    training), and whether training stopped before its planned end."""
 
     steps: int
+    planned_steps: int
     seconds: float
     session_seconds: float
+    validation_seconds: float
     first_loss: float
     last_loss: float
+    curves: dict[str, list[float]]
+    validation: list[tuple[int, float]]
+    best_step: int | None
+    stopped_early: bool
 
 
 @dataclass
 class _State:
-    step: int
-    seconds: float
-    losses: list[float]
+    """What a checkpoint holds besides weights and the optimizer's moments. ``memory``: values that a loss keeps from
+    step to step."""
+
+    step: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int | None = None
+    stopped: bool = False
+    memory: dict[str, float] = field(default_factory=dict)
 
 
-def fit(module: nn.Module, backward: Callable[[int], float], schedule: Schedule, work: Work) -> FitReport:
+def fit(
+    module: nn.Module,
+    backward: Callable[[int], Mapping[str, float]],
+    schedule: Schedule,
+    work: Work,
+    *,
+    validation: Validation | None = None,
+    memory: dict[str, float] | None = None,
+) -> FitReport:
     """Trains the parameters of ``module`` that require a gradient; they must be float32 or float64.
 
-    ``backward(step)`` accumulates the gradient of optimizer step ``step``, counted from 0, and returns its loss. The
-    data it reads must depend on ``step`` alone, so that a killed run resumes from ``work.checkpoint`` with the same
-    numbers. torch's global generator (dropout) is seeded with ``work.seed``; its state is part of the checkpoint.
+    ``backward(step)`` accumulates the gradient of optimizer step ``step``, counted from 0, and returns named numbers of
+    this step, ``loss`` among them. The data it reads must depend on ``step`` alone, so that a killed run resumes from
+    ``work.checkpoint`` with the same numbers; what it keeps from step to step stands in ``memory``, which is part of
+    the checkpoint. torch's global generator (dropout) is seeded with ``work.seed``; its state is part of the
+    checkpoint, and measuring does not move it.
 
-    Raises UserError, with the step, for a loss or gradient norm that is not finite, before the optimizer uses it, and
-    for weights that are not finite at the end.
+    Raises UserError, with the step, for a loss or gradient norm that is not finite, before the optimizer uses it, for
+    a validation value of NaN, and for weights that are not finite at the end.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     _refuse_short(trained, work.label)
-    optimizer, checkpoint = schedule.optimizer(trained), work.checkpoint
-    state = _State(0, 0.0, [])
-    torch.manual_seed(work.seed)
-    if checkpoint is not None and checkpoint.exists():
-        state = _restore(checkpoint, trained, optimizer)
-        progress.say(f"  {work.label}: goes on at step {state.step} of {schedule.steps}")
+    run = _Run(module, trained, schedule, work, validation, memory)
+    run.restore()
+    before = run.state.seconds
     module.train()
-    saved, before = time.monotonic(), state.seconds
-    while state.step < schedule.steps:
-        began = time.monotonic()
-        state.losses.append(_step(backward, trained, optimizer, schedule, state.step, work.label))
-        state.step += 1
-        state.seconds += time.monotonic() - began
-        progress.advance(work.label, state.step, schedule.steps)
-        if checkpoint is not None and time.monotonic() - saved >= work.checkpoint_seconds:
-            _save(checkpoint, trained, optimizer, state)
+    run.measure()
+    saved = time.monotonic()
+    while run.state.step < schedule.steps and not run.state.stopped:
+        run.advance(backward)
+        run.measure()
+        if work.checkpoint is not None and time.monotonic() - saved >= work.checkpoint_seconds:
+            run.save()
             saved = time.monotonic()
     module.eval()
-    _refuse_not_finite(trained, schedule, work.label)
-    return _report(state, before)
+    _refuse_not_finite(trained, schedule, run.state.step - 1, work.label)
+    run.keep_best()
+    return run.report(before)
 
 
-def _report(state: _State, before: float) -> FitReport:
-    """``before``: seconds of training in earlier processes."""
-    tenth = max(1, len(state.losses) // 10)
-    first, last = state.losses[:tenth], state.losses[-tenth:]
-    return FitReport(
-        state.step,
-        state.seconds,
-        state.seconds - before,
-        sum(first) / len(first),
-        sum(last) / len(last),
-    )
+class _Run:
+    """One training while it runs."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        trained: dict[str, nn.Parameter],
+        schedule: Schedule,
+        work: Work,
+        validation: Validation | None,
+        memory: dict[str, float] | None,
+    ) -> None:
+        self.module, self.trained, self.schedule, self.work, self.validation = (
+            module,
+            trained,
+            schedule,
+            work,
+            validation,
+        )
+        self.optimizer, self.curves = schedule.optimizer(trained), Curves(work.curves)
+        self.state = _State(memory={} if memory is None else memory)
+        self.best: dict[str, Tensor] = {}
+        self.points = validation.points(schedule.steps) if validation else set()
+
+    def restore(self) -> None:
+        """Goes on from the checkpoint, if there is one."""
+        torch.manual_seed(self.work.seed)
+        path = self.work.checkpoint
+        if path is None or not path.exists():
+            return
+        facts, self.best = checkpoint.restore(path, self.trained, self.optimizer)
+        self.state.memory.update(facts.pop("memory"))
+        facts["validation"] = [(int(step), value) for step, value in facts["validation"]]
+        self.state = _State(**facts, memory=self.state.memory)
+        self.curves.restore(self.state.step)
+        progress.say(f"  {self.work.label}: goes on at step {self.state.step} of {self.schedule.steps}")
+
+    def save(self) -> None:
+        assert self.work.checkpoint is not None
+        self.curves.save()
+        checkpoint.save(self.work.checkpoint, self.trained, self.optimizer, asdict(self.state), self.best)
+
+    def advance(self, backward: Callable[[int], Mapping[str, float]]) -> None:
+        """One optimizer step."""
+        state, began = self.state, time.monotonic()
+        found = _step(backward, self.trained, self.optimizer, self.schedule, state.step, self.work.label)
+        self.curves.add(found)
+        state.step += 1
+        state.seconds += time.monotonic() - began
+        progress.advance(self.work.label, state.step, self.schedule.steps)
+
+    def measure(self) -> None:
+        """Takes the validation measure, if it is due after this step, and keeps the weights if it is the best."""
+        state, validation = self.state, self.validation
+        if validation is None or state.step not in self.points or state.step in dict(state.validation):
+            return
+        began = time.monotonic()
+        with measuring(self.module):
+            value = float(validation.measure())
+        state.validation_seconds += time.monotonic() - began
+        if math.isnan(value):
+            raise UserError(f"{self.work.label}: the validation metric is NaN after step {state.step}")
+        best = dict(state.validation).get(-1 if state.best_step is None else state.best_step)
+        state.validation.append((state.step, value))
+        if best is None or validation.improves(value, best):
+            state.best_step = state.step
+            self.best = {name: weight.detach().cpu().clone() for name, weight in self.trained.items()}
+        since = sum(step > (state.best_step or 0) for step, _ in state.validation)
+        state.stopped = bool(validation.patience) and since >= validation.patience
+
+    def keep_best(self) -> None:
+        """Puts the best weights in place of the last ones."""
+        if self.state.best_step not in (None, self.state.step):
+            with torch.no_grad():
+                for name, weight in self.trained.items():
+                    weight.copy_(self.best[name])
+
+    def report(self, before: float) -> FitReport:
+        """``before``: seconds of training in earlier processes."""
+        state, losses = self.state, self.curves.values("loss")
+        tenth = max(1, len(losses) // 10)
+        return FitReport(
+            steps=state.step,
+            planned_steps=self.schedule.steps,
+            seconds=state.seconds,
+            session_seconds=state.seconds - before,
+            validation_seconds=state.validation_seconds,
+            first_loss=sum(losses[:tenth]) / tenth if losses else math.nan,
+            last_loss=sum(losses[-tenth:]) / tenth if losses else math.nan,
+            curves=self.curves.thinned(),
+            validation=state.validation,
+            best_step=state.best_step,
+            stopped_early=state.stopped and state.step < self.schedule.steps,
+        )
+
+
+@contextlib.contextmanager
+def measuring(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradient, after which mode and random state are as before."""
+    training, state = module.training, torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda)
 
 
 def _step(
-    backward: Callable[[int], float],
+    backward: Callable[[int], Mapping[str, float]],
     trained: Weights,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     step: int,
     label: str,
-) -> float:
+) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate(step)
     optimizer.zero_grad(set_to_none=True)
     try:
-        loss = backward(step)
+        found = dict(backward(step))
     except UserError as error:  # an operator met a value before the loss could show it
         said = _diverged(schedule, step) if "finite" in str(error) else f"at step {step} of {schedule.steps}"
         raise UserError(f"{label}: {error}, {said}") from error
     norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
-    for name, value in (("loss", loss), ("gradient norm", norm)):
+    for name, value in (("loss", found["loss"]), ("gradient norm", norm)):
         if not math.isfinite(value):
             raise UserError(f"{label}: the {name} is {value} {_diverged(schedule, step)}")
     optimizer.step()
-    return loss
+    return {**found, "lr": schedule.rate(step), "gradient_norm": norm}
 
 
 def _diverged(schedule: Schedule, step: int) -> str:
@@ -172,47 +329,10 @@ def _refuse_short(trained: Weights, label: str) -> None:
             )
 
 
-def _refuse_not_finite(trained: Weights, schedule: Schedule, label: str) -> None:
+def _refuse_not_finite(trained: Weights, schedule: Schedule, last: int, label: str) -> None:
     for name, weight in trained.items():
         if not bool(weight.detach().isfinite().all()):
             raise UserError(
-                f"{label}: {name} is not finite after step {schedule.steps - 1}, the last one. Training has diverged "
+                f"{label}: {name} is not finite after step {last}, the last one. Training has diverged "
                 f"and its weights were not kept: {_remedy(schedule)}"
             )
-
-
-def _save(path: Path, trained: Weights, optimizer: torch.optim.Optimizer, state: _State) -> None:
-    tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in trained.items():
-        tensors[f"weight.{name}"] = parameter.detach()
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    facts = {**vars(state), "threads": torch.get_num_threads()}
-    store.write_bytes(path, save(tensors, metadata={"state": json.dumps(facts)}))
-
-
-def _restore(path: Path, trained: Weights, optimizer: torch.optim.Optimizer) -> _State:
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["state"])
-        kept = set(file.keys())
-        for name, parameter in trained.items():
-            with torch.no_grad():
-                parameter.copy_(file.get_tensor(f"weight.{name}"))
-            if f"step.{name}" not in kept:  # it has never had a gradient
-                continue
-            optimizer.state[parameter] = {
-                "step": file.get_tensor(f"step.{name}"),
-                "exp_avg": file.get_tensor(f"exp_avg.{name}").to(parameter.device),
-                "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}").to(parameter.device),
-            }
-        torch.set_rng_state(file.get_tensor("rng"))
-        if "rng.cuda" in kept and torch.cuda.is_available():
-            torch.cuda.set_rng_state(file.get_tensor("rng.cuda"))
-    if (began := facts.pop("threads")) != torch.get_num_threads():
-        progress.say(
-            f"  {path.parent.name}: began with {began} threads, goes on with {torch.get_num_threads()}: sums may "
-            "differ in their last digits from an uninterrupted run"
-        )
-    return _State(**facts)

@@ -4,128 +4,82 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float64, Int, Int64
-from torch import Tensor
 
 from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.base.work import Work
-from rosepo_bench.data.types import Examples
-from rosepo_bench.engine.forest import Batch
-from rosepo_bench.engine.forest.packing import batches
-from rosepo_bench.engine.model.dropout import switch_off_dropout
+from rosepo_bench.engine.model.dropout import has_dropout, switch_off_dropout
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.model.limits import limits_of
-from rosepo_bench.engine.ops import preference_loss, raise_errors
-from rosepo_bench.engine.prompts.examples import PlacedTree, grouped
+from rosepo_bench.engine.ops import raise_errors
+from rosepo_bench.engine.prompts.examples import Histories, PlacedTree, grouped
 from rosepo_bench.engine.prompts.prompter import Prompter
-from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.loop import FitReport, Schedule, Validation, fit
 from rosepo_bench.engine.training.meter import Meter
-
-
-@dataclass(frozen=True)
-class TrainingPairs:
-    """Pairs ready for training: ``examples`` are the prompts, ``titles`` their chosen and rejected items, ``reference``
-    the log-probs of both under the reference model."""
-
-    examples: Examples
-    titles: Int[np.ndarray, "n 2"]
-    reference: Float64[np.ndarray, "n 2"]
-    epsilon: Float64[np.ndarray, " n"]
+from rosepo_bench.engine.training.steps import Steps, TrainingPairs
+from rosepo_bench.engine.training.whole_step import WholeStep
+from rosepo_bench.losses.base import Columns, Loss
 
 
 def train_preference(
     model: LanguageModel,
     prompter: Prompter,
-    sequences: Sequence[Int[np.ndarray, " _"]],
+    sequences: Histories,
     pairs: TrainingPairs,
     config: PreferenceConfig,
+    loss: Loss,
     *,
     meter: Meter,
     batch_tokens: int,
     work: Work,
+    validation: Validation | None = None,
 ) -> FitReport:
     """Trains ``model`` from its current weights. Each optimizer step takes the mean loss over about ``config.batch``
     pairs of many users; how they are packed into forward passes changes the result by rounding only. Unless
     ``config.dropout`` is set, dropout is switched off in ``model`` for good, as the reference was computed without."""
+    pairs.check(loss)
     if not config.dropout:
         switch_off_dropout(model.network)
+    elif loss.of_whole_step and has_dropout(model.network):
+        raise UserError(f"loss {loss.label()!r} looks at a whole step without dropout; set preference.dropout = false")
     began = time.monotonic()
-    limits = limits_of(model, batch_tokens)
-    alone = config.trees == "prompt"
+    limits, alone = limits_of(model, batch_tokens), config.trees == "prompt"
     users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
+    lengths = np.array([len(title) for title in prompter.titles], dtype=np.int64)
+    steps = Steps(model, pairs, loss, lengths, batch_tokens, meter)
+    whole = WholeStep.of(steps, prompter, sequences, limits, work.seed) if loss.of_whole_step else None
     meter.preparation = time.monotonic() - began
-    # By user (or pair), however many trees each has: an optimizer step's pairs do not depend on the packing.
-    plan = pair_batches([sum(len(group.places) // 2 for group in user) for user in users], config, seed=work.seed)
+    plan, memory = planned_batches(users, config, seed=work.seed), dict[str, float]()
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         groups = [group for user in plan[step] for group in users[user]]
-        loss = backward_step(model, pairs, groups, config, batch_tokens=batch_tokens, meter=meter)
+        columns = whole.columns(groups, step, memory) if whole else Columns()
+        found = steps.backward(groups, columns)
         raise_errors(model.device)
-        return loss
+        return found
 
-    return fit(model.network, backward, Schedule.of(config, len(plan)), work)
-
-
-def backward_step(
-    model: LanguageModel,
-    pairs: TrainingPairs,
-    groups: list[PlacedTree],
-    config: PreferenceConfig,
-    *,
-    batch_tokens: int,
-    meter: Meter,
-) -> float:
-    """Adds the gradient of the mean loss over all pairs of ``groups`` and returns that loss, in as many forward passes
-    as the budget of ``batch_tokens`` requires."""
-    total, loss = sum(len(group.places) for group in groups) // 2, 0.0
-    for chosen, batch in batches([group.tree for group in groups], batch_tokens, model.device):
-        rows = np.concatenate([groups[g].places for g in chosen])[::2] // 2
-        loss += _backward(model, pairs, batch, rows, config, total, meter)
-    meter.count(pairs=total)
-    return loss
+    schedule = Schedule.of(config, len(plan))
+    report = fit(model.network, backward, schedule, work, validation=validation, memory=memory)
+    meter.pairs_seen = sum(group.examples for step in plan[: report.steps] for user in step for group in users[user])
+    return report
 
 
-def _backward(
-    model: LanguageModel,
-    pairs: TrainingPairs,
-    batch: Batch,
-    rows: Int64[np.ndarray, " rows"],
-    config: PreferenceConfig,
-    total: int,
-    meter: Meter,
-) -> float:
-    logps = model.logps(batch).view(-1, 2)
-    reference = _tensor(pairs.reference[rows], logps)
-    losses = preference_loss(
-        logps[:, 0],
-        logps[:, 1],
-        reference[:, 0],
-        reference[:, 1],
-        epsilon=_tensor(pairs.epsilon[rows], logps),
-        beta=config.beta,
-        loss=config.form,
-        impl=model.impl,
-    )
-    loss = losses.sum() / total
-    loss.backward()
-    meter.count(tokens=len(batch))
-    return float(loss.detach())
-
-
-def _tensor(values: Float64[np.ndarray, " rows *_"], like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
+def planned_batches(users: Sequence[Sequence[PlacedTree]], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
+    """The users of each optimizer step. By user (or pair), however many trees each has: a step's pairs do not depend on
+    the packing."""
+    return pair_batches([sum(group.examples for group in user) for user in users], config, seed=seed)
 
 
 def pair_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -> list[list[int]]:
     """The users of each optimizer step; user u has ``sizes[u]`` pairs. Shuffled per epoch; at least ``config.batch``
-    pairs per step (an epoch's last step may have fewer)."""
-    planned = []
-    for epoch in range(config.epochs):
+    pairs per step (an epoch's last step may have fewer). As many steps as ``config.steps``, or, where that is 0, as
+    ``config.epochs`` take."""
+    planned: list[list[int]] = []
+    epoch = 0
+    while len(planned) < config.steps if config.steps else epoch < config.epochs:
         current: list[int] = []
         for group in generator(seed, "pairs", "epoch", epoch).permutation(len(sizes)):
             current.append(int(group))
@@ -134,4 +88,5 @@ def pair_batches(sizes: Sequence[int], config: PreferenceConfig, *, seed: int) -
                 current = []
         if current:
             planned.append(current)
-    return planned
+        epoch += 1
+    return planned[: config.steps] if config.steps else planned

@@ -15,7 +15,7 @@ from rosepo_bench.engine.forest.packing import batches
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ops import raise_errors
 from rosepo_bench.engine.prompts.examples import Window, sft_windows
-from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.loop import FitReport, Schedule, Validation, fit
 from rosepo_bench.engine.training.meter import Meter
 
 
@@ -30,13 +30,14 @@ def train_sft(
     meter: Meter,
     batch_tokens: int,
     work: Work,
+    validation: Validation | None = None,
 ) -> FitReport:
     """Trains ``model`` on the training steps ``[first, train_end[u])`` of all users, cut into windows of ``window``
     items whose trees ``trees_of`` builds. The loss is the mean over the tokens of an optimizer step's responses.
     Dropout is on, where the model has any."""
     plan = window_batches(train_end, config, window=window, first=first, seed=work.seed)
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         trees = trees_of(plan[step])
         tokens = sum(len(tree.target) for tree in trees)
         loss = 0.0
@@ -46,20 +47,20 @@ def train_sft(
             loss += float(nll.detach())
             meter.count(tokens=len(batch))
         raise_errors(model.device)
-        return loss
+        return {"loss": loss}
 
-    return fit(model.network, backward, Schedule.of(config, len(plan)), work)
+    return fit(model.network, backward, Schedule.of(config, len(plan)), work, validation=validation)
 
 
 def window_batches(
     train_end: Int64[np.ndarray, " users"], config: SFTConfig, *, window: int, first: int = 0, seed: int
 ) -> list[list[Window]]:
-    """Windows of each optimizer step, with at least ``config.batch`` responses, until all training steps were seen
-    ``config.epochs`` times."""
-    steps = int(np.maximum(train_end - first, 0).sum())
-    wanted = round(config.epochs * steps)
+    """Windows of each optimizer step, with at least ``config.batch`` responses, until there are ``config.steps`` of
+    them, or, where that is 0, until all training steps were seen ``config.epochs`` times."""
+    responses = int(np.maximum(train_end - first, 0).sum())
+    wanted = config.steps * config.batch * responses if config.steps else round(config.epochs * responses)
     if not wanted:
-        raise UserError(f"sft.epochs = {config.epochs} of {steps} training steps is less than one; raise it")
+        raise UserError(f"sft.epochs = {config.epochs} of {responses} training steps is less than one; raise it")
     planned: list[list[Window]] = []
     current: list[Window] = []
     seen, epoch = 0, 0
@@ -70,6 +71,8 @@ def window_batches(
             if sum(map(len, current)) >= config.batch:
                 planned.append(current)
                 current = []
+            if len(planned) == config.steps > 0:
+                return planned
             if seen >= wanted:
                 break
         epoch += 1

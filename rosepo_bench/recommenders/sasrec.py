@@ -9,32 +9,64 @@ Item indices are 0-based outside this module and 1-based inside it, where 0 is p
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from rosepo_bench.base.config import SASRecConfig
+from rosepo_bench.base.component import setting
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.base.work import Work
+from rosepo_bench.data.types import Queries
+from rosepo_bench.data.views import HoldoutView, TrainView
+from rosepo_bench.recommenders.base import State, TrainedOracle
 
 SCORING_TOKENS = 16384
+
+
+class SASRec(TrainedOracle):
+    """SASRec as a component: the settings of the network and of its training."""
+
+    name = "sasrec"
+    about = "self-attention over item ids, full softmax over the catalogue"
+    paper = "arXiv 1808.09781"
+
+    hidden: int = setting(64, ge=8, about="width")
+    layers: int = setting(2, ge=1, about="number of blocks")
+    heads: int = setting(2, ge=1, about="attention heads")
+    dropout: float = setting(0.2, ge=0, lt=1, about="dropout of embeddings, attention and feed-forward")
+    length: int = setting(50, ge=2, about="longest history, in items")
+
+    def check(self) -> None:
+        super().check()
+        if self.hidden % self.heads:
+            raise UserError(f"sasrec.hidden = {self.hidden} must be a multiple of heads = {self.heads}")
+
+    def fit(self, view: TrainView, work: Work, holdout: HoldoutView | None) -> State:
+        network = train(view.sequences, view.items, self, work, holdout)
+        return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+    def scores(self, state: State, queries: Queries, items: Int[np.ndarray, "n R"]) -> Float32[np.ndarray, "n R"]:
+        """log p(item | history) up to a constant per row."""
+        return scores(self.network(state), queries.histories, items)
+
+    def network(self, state: State) -> Network:
+        """The network that ``fit`` trained."""
+        network = Network(len(state["bias"]), self)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        return network.eval()
 
 
 class Block(nn.Module):
     """Self-attention and a point-wise feed-forward net, each with layer norm and residual connection (section 3.2)."""
 
-    def __init__(self, config: SASRecConfig) -> None:
+    def __init__(self, config: SASRec) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.attention_norm = nn.LayerNorm(config.hidden)
@@ -54,10 +86,10 @@ class Block(nn.Module):
         return x + F.dropout(self.down(F.relu(self.up(self.forward_norm(x)))), rate, self.training)
 
 
-class SASRec(nn.Module):
+class Network(nn.Module):
     """From histories of 1-based item ids to hidden states; ``logits`` turns these into scores of all items."""
 
-    def __init__(self, items: int, config: SASRecConfig) -> None:
+    def __init__(self, items: int, config: SASRec) -> None:
         super().__init__()
         self.items, self.config = items, config
         self.item = nn.Embedding(items + 1, config.hidden, padding_idx=0)
@@ -112,50 +144,68 @@ def pad(histories: Sequence[Int[np.ndarray, " _"]]) -> Tensor:
     return torch.from_numpy(ids)
 
 
-def window_loss(model: SASRec, ids: Tensor) -> Tensor:
+def window_loss(model: Network, ids: Tensor) -> Tensor:
     """Mean cross-entropy over the next items of right-padded windows ``ids`` ``[B, T + 1]``."""
     targets = ids[:, 1:]
     real = targets > 0
     return F.cross_entropy(model.logits(model(ids[:, :-1])[real]), targets[real] - 1)
 
 
-def _backward(model: SASRec, cut: list[Int[np.ndarray, " _"]], batch: int, seed: int) -> Callable[[int], float]:
+def _backward(
+    model: Network, cut: list[Int[np.ndarray, " _"]], batch: int, seed: int
+) -> Callable[[int], dict[str, float]]:
     """Step k's loss and gradient, a pure function of (seed, k): a resumed run takes the windows in the same order."""
     lengths = np.array([len(window) for window in cut])
     per_epoch = -(-len(cut) // batch)
     order: dict[int, list[Int64[np.ndarray, " _"]]] = {}
 
-    def backward(step: int) -> float:
+    def backward(step: int) -> dict[str, float]:
         epoch, place = divmod(step, per_epoch)
         if epoch not in order:
             order.clear()
             order[epoch] = epoch_batches(lengths, batch, seed, epoch)
         loss = window_loss(model, pad([cut[index] for index in order[epoch][place]]))
         loss.backward()
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     return backward
 
 
-def train(sequences: Sequence[Int[np.ndarray, " _"]], items: int, config: SASRecConfig, work: Work) -> SASRec:
-    """Trains on the training parts of the users' histories (0-based items). Raises UserError if no history has two
-    items, and if training diverges."""
-    from rosepo_bench.engine.training.loop import Schedule, fit
+def train(
+    sequences: Sequence[Int[np.ndarray, " _"]],
+    items: int,
+    config: SASRec,
+    work: Work,
+    holdout: HoldoutView | None = None,
+) -> Network:
+    """Trains on the training parts of the users' histories (0-based items); with ``holdout`` the weights are kept that
+    rank its candidates best. Raises UserError if no history has two items, and if training diverges."""
+    from rosepo_bench.engine.training.loop import Schedule, Validation, fit
 
     cut = windows(sequences, config.length)
     if not cut:
         raise UserError(f"{work.label}: no training history has two items; lower dataset.core or give more data")
     with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
         torch.manual_seed(derive(work.seed, "sasrec", "weights"))
-        model = SASRec(items, config)
-    steps = config.epochs * -(-len(cut) // config.batch)
-    backward = _backward(model, cut, config.batch, work.seed)
-    fit(model, backward, Schedule.of(config, steps), replace(work, seed=derive(work.seed, "sasrec", "dropout")))
+        model = Network(items, config)
+    validation = None
+    if holdout is not None and config.evaluations:
+        histories, listed = holdout.queries.histories, holdout.queries.candidates
+        validation = Validation(
+            lambda: holdout.measure(scores(model, histories, listed)),
+            holdout.better,
+            config.evaluations,
+            config.patience,
+        )
+    steps = config.steps or config.epochs * -(-len(cut) // config.batch)
+    backward, schedule = _backward(model, cut, config.batch, work.seed), Schedule.of(config, steps)
+    own = replace(work, seed=derive(work.seed, "sasrec", "dropout"))
+    fit(model, backward, schedule, own, validation=validation)
     return model.eval()
 
 
 @torch.inference_mode()
-def catalogue_scores(model: SASRec, histories: Sequence[Int[np.ndarray, " _"]]) -> Float32[np.ndarray, "n items"]:
+def catalogue_scores(model: Network, histories: Sequence[Int[np.ndarray, " _"]]) -> Float32[np.ndarray, "n items"]:
     """Scores of all items: log p(item | history) up to a constant per row. A history must not be empty; only its last
     ``config.length`` items are read."""
     assert all(len(history) for history in histories), "SASRec scores no empty history"
@@ -174,7 +224,7 @@ def catalogue_scores(model: SASRec, histories: Sequence[Int[np.ndarray, " _"]]) 
 
 
 def scores(
-    model: SASRec, histories: Sequence[Int[np.ndarray, " _"]], candidates: Int[np.ndarray, "n size"]
+    model: Network, histories: Sequence[Int[np.ndarray, " _"]], candidates: Int[np.ndarray, "n size"]
 ) -> Float32[np.ndarray, "n size"]:
     """Scores of ``candidates`` (0-based), as in `catalogue_scores`."""
     assert len(histories) == len(candidates), "one row of candidates per history"
@@ -186,29 +236,3 @@ def scores(
         for start in range(0, len(histories), step)
     ]
     return np.concatenate(parts) if parts else np.empty(candidates.shape, dtype=np.float32)
-
-
-def save(model: SASRec, path: Path) -> None:
-    """Weights and configuration in one safetensors file, atomically. Equal models give equal bytes: the metadata
-    is one entry, because safetensors writes several in an order that changes from call to call."""
-    from rosepo_bench.base import store
-
-    facts = json.dumps({"items": model.items, "config": model.config.model_dump()})
-    store.write_bytes(path, serialise(model.state_dict(), metadata={"sasrec": facts}))
-
-
-def load(path: Path) -> SASRec:
-    """The model that `save` wrote. Raises UserError for any other file."""
-    refusal = UserError(f"{path}: not a SASRec written by rosepo_bench; delete it and run again")
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise refusal from error
-    if "sasrec" not in metadata:
-        raise refusal
-    facts = json.loads(metadata["sasrec"])
-    model = SASRec(facts["items"], SASRecConfig.model_validate(facts["config"]))
-    model.load_state_dict(weights)
-    return model.eval()

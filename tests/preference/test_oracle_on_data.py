@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from jaxtyping import Float64
 
-from rosepo_bench.base.config import DatasetConfig, PreferenceConfig, SASRecConfig
+from rosepo_bench.base.config import DatasetConfig
+from rosepo_bench.base.plugins import registry
 from rosepo_bench.base.work import Work
 from rosepo_bench.data import candidates, catalog, sequences
-from rosepo_bench.data.types import Examples
-from rosepo_bench.preference import smoothing
+from rosepo_bench.data.views import queries, train_view
+from rosepo_bench.preference import calibration
 from rosepo_bench.preference.oracles import cross_fit as oracle
 from rosepo_bench.preference.pairs import choose_steps
-from rosepo_bench.preference.samplers.sampler import Sampler
-from rosepo_bench.preference.samplers.self_hard import Pool
-from rosepo_bench.recommenders import sasrec
+from rosepo_bench.preference.samplers.base import Sampler, ScoredQueries, checked
+from rosepo_bench.recommenders.sasrec import SASRec
 
 CONFIGS = {
     "steam-australian": DatasetConfig(source="steam-australian", core=5),
@@ -29,7 +29,7 @@ CONFIGS = {
 class Judged:
     """One sampler's pairs: ε of training and validation pairs by the cross-fitted and the unfolded oracle."""
 
-    fit: smoothing.Temperature
+    fit: calibration.Temperature
     folded: dict[str, Float64[np.ndarray, " _"]]
     unfolded: dict[str, Float64[np.ndarray, " _"]]
 
@@ -49,36 +49,34 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "train": candidates.draw(dataset, split, "train", seed=0, steps=steps),
         "validation": candidates.draw(dataset, split, "validation", seed=0),
     }
-    training = [sequence[:end] for sequence, end in zip(dataset.sequences, split.train_end, strict=True)]
-    folded = oracle.cross_fit(training, dataset.items, SASRecConfig(), 2, Work(seed=0))
-    whole, other = (sasrec.train(training, dataset.items, SASRecConfig(), Work(seed)) for seed in (0, 1))
-    sampler = Sampler.of(dataset, split, PreferenceConfig(), history=19)
-
-    def histories(examples: Examples) -> list[np.ndarray]:
-        return [dataset.sequences[u][:s] for u, s in zip(examples.user, examples.step, strict=True)]
+    view, model = train_view(dataset, split), SASRec()
+    folded = oracle.cross_fit(model, view, 2, Work(seed=0), None)
+    whole, other = (model.fit(view, Work(seed), None) for seed in (0, 1))
+    prompts = {part: queries(dataset, examples) for part, examples in parts.items()}
 
     def judge(name: str) -> Judged:
         deltas: dict[str, dict[str, Float64[np.ndarray, " _"]]] = {"folded": {}, "unfolded": {}}
         law, popular = {}, {}
         for part, examples in parts.items():
-            past = histories(examples)
+            asked = prompts[part]
             # A recommender with another seed stands where the language model does in a run.
-            pool = Pool(examples.candidates, sasrec.scores(other, past, examples.candidates))
-            drawn = sampler.draw(name, examples, seed=1, pool=pool)
-            both = np.stack([drawn.items, examples.target], axis=1)
+            pool = model.scores(other, asked, asked.candidates).astype(np.float64)
+            scored = ScoredQueries(**vars(asked), scored=asked.candidates, scores=pool)
+            drawn = checked(registry(Sampler)[name](), view, scored, examples.target, 1, 1)
+            both = np.stack([drawn.items[:, 0], examples.target], axis=1)
             for kind, scores in (
-                ("folded", folded.scores(examples.user, past, both)),
-                ("unfolded", sasrec.scores(whole, past, both)),
+                ("folded", folded.scores(asked, both)),
+                ("unfolded", model.scores(whole, asked, both)),
             ):
                 deltas[kind][part] = scores[:, 0] - scores[:, 1]
-            taken = np.log1p(sampler.counts)[both]
-            law[part], popular[part] = drawn.law, taken[:, 0] - taken[:, 1]
+            taken = np.log1p(view.counts)[both]
+            law[part], popular[part] = drawn.law[:, 0], taken[:, 0] - taken[:, 1]
         found, fits = {}, {}
         for kind, delta in deltas.items():
-            fits[kind] = smoothing.fit_temperature(
+            fits[kind] = calibration.fit_temperature(
                 delta["validation"], law["validation"], popular["validation"], seed=2
             )
-            found[kind] = {p: smoothing.epsilon(delta[p], law[p], fits[kind].tau, 0.5) for p in parts}
+            found[kind] = {p: calibration.epsilon(delta[p], law[p], fits[kind].tau, 0.5) for p in parts}
         return Judged(fits["folded"], found["folded"], found["unfolded"])
 
     return {name: judge(name) for name in ("uniform", "self_hard", "semantic", "popularity", "mixed")}
@@ -93,7 +91,7 @@ def test_it_tells_what_came_next_from_chance(judged: dict[str, Judged]) -> None:
 def test_epsilon_differs_between_pairs(judged: dict[str, Judged]) -> None:
     for name, found in judged.items():
         for part, values in found.folded.items():
-            assert smoothing.summary(values)["sd"] > 0.02, f"{name}, {part} pairs"
+            assert calibration.summary(values)["sd"] > 0.02, f"{name}, {part} pairs"
 
 
 def test_cross_fitting_closes_the_gap(judged: dict[str, Judged]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rosepo_bench.base.config import SASRecConfig
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.store import write_bytes
 from rosepo_bench.base.work import Work
+from rosepo_bench.data.types import Queries
+from rosepo_bench.data.views import HoldoutView, TrainView
 from rosepo_bench.recommenders import sasrec
+from rosepo_bench.recommenders.sasrec import SASRec
 
-CONFIG = SASRecConfig(hidden=32, layers=2, heads=2, dropout=0.1, length=10, epochs=30, lr=5e-3, batch=16)
+CONFIG = SASRec(hidden=32, layers=2, heads=2, dropout=0.1, length=10, epochs=30, lr=5e-3, batch=16)
 ITEMS = 12
 
 
@@ -30,11 +32,11 @@ def cycles() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model() -> sasrec.SASRec:
+def model() -> sasrec.Network:
     return sasrec.train(cycles(), ITEMS, CONFIG, Work(seed=0))
 
 
-def test_learns_a_deterministic_cycle(model: sasrec.SASRec) -> None:
+def test_learns_a_deterministic_cycle(model: sasrec.Network) -> None:
     starts = np.arange(ITEMS)
     histories = [(start + step * np.arange(5)) % ITEMS for start in starts for step in (1, 5)]
     wanted = [(start + step * 5) % ITEMS for start in starts for step in (1, 5)]
@@ -42,7 +44,7 @@ def test_learns_a_deterministic_cycle(model: sasrec.SASRec) -> None:
     assert (found == wanted).mean() > 0.95
 
 
-def test_scores_are_log_probabilities_up_to_a_constant(model: sasrec.SASRec) -> None:
+def test_scores_are_log_probabilities_up_to_a_constant(model: sasrec.Network) -> None:
     """What training minimised is the cross-entropy of the very scores that are given out."""
     history = cycles()[3][:6]
     ids = torch.from_numpy(history[None].astype(np.int64) + 1)
@@ -57,7 +59,7 @@ def test_scores_are_log_probabilities_up_to_a_constant(model: sasrec.SASRec) -> 
         torch.testing.assert_close(scores[0], model.logits(hidden[:, -1])[0], atol=1e-5, rtol=1e-5)
 
 
-def test_scores_do_not_depend_on_company(model: sasrec.SASRec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_company(model: sasrec.Network, monkeypatch: pytest.MonkeyPatch) -> None:
     histories = [sequence[:-1] for sequence in cycles()]
     candidates = np.random.default_rng(0).integers(ITEMS, size=(len(histories), 5))
     together = sasrec.scores(model, histories, candidates)
@@ -68,7 +70,7 @@ def test_scores_do_not_depend_on_company(model: sasrec.SASRec, monkeypatch: pyte
     np.testing.assert_allclose(together, np.take_along_axis(every, candidates, 1), atol=1e-5)
 
 
-def test_only_the_last_items_are_read(model: sasrec.SASRec) -> None:
+def test_only_the_last_items_are_read(model: sasrec.Network) -> None:
     history = np.arange(25) % ITEMS
     long, cut = (sasrec.catalogue_scores(model, [items]) for items in (history, history[-CONFIG.length :]))
     np.testing.assert_array_equal(long, cut)
@@ -76,7 +78,7 @@ def test_only_the_last_items_are_read(model: sasrec.SASRec) -> None:
         sasrec.catalogue_scores(model, [history[:0]])
 
 
-def test_no_position_sees_the_future(model: sasrec.SASRec) -> None:
+def test_no_position_sees_the_future(model: sasrec.Network) -> None:
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 9, 0]])
     with torch.no_grad():
         hidden = model(ids)
@@ -107,7 +109,7 @@ def test_an_epoch_takes_each_window_once_with_little_padding() -> None:
 
 
 def weights(seed: int, folder: Path | None = None) -> list[torch.Tensor]:
-    config = CONFIG.model_copy(update={"epochs": 2})
+    config = replace(CONFIG, epochs=2)
     trained = sasrec.train(cycles(), ITEMS, config, Work(seed, folder=folder, checkpoint_seconds=0.0))
     return [parameter.detach() for parameter in trained.parameters()]
 
@@ -122,7 +124,7 @@ def test_seed_decides_all_and_no_other_draw() -> None:
 def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, loss, calls = weights(0), sasrec.window_loss, 0
 
-    def killed(model: sasrec.SASRec, ids: torch.Tensor) -> torch.Tensor:
+    def killed(model: sasrec.Network, ids: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 6:  # five optimizer steps are done, and each left a checkpoint
@@ -142,38 +144,98 @@ def test_a_gradient_that_is_not_finite_stops_training(bad: int, monkeypatch: pyt
     """Of six steps the first, one between, the last: the loss itself is finite in all of them."""
     loss, calls = sasrec.window_loss, iter(range(6))
 
-    def planted(model: sasrec.SASRec, ids: torch.Tensor) -> torch.Tensor:
+    def planted(model: sasrec.Network, ids: torch.Tensor) -> torch.Tensor:
         zero = 0 * model.bias.sum()  # the square root of 0 has an infinite slope, times 0
         return loss(model, ids) + (zero.sqrt() if next(calls) == bad else zero)
 
     monkeypatch.setattr(sasrec, "window_loss", planted)
     with pytest.raises(UserError, match=f"sasrec: the gradient norm is nan at step {bad} "):
-        sasrec.train(cycles(), ITEMS, CONFIG.model_copy(update={"epochs": 2}), Work(0, "sasrec"))
+        sasrec.train(cycles(), ITEMS, replace(CONFIG, epochs=2), Work(0, "sasrec"))
 
 
-def test_file_keeps_all(model: sasrec.SASRec, tmp_path: Path) -> None:
-    path = tmp_path / "sasrec.safetensors"
-    sasrec.save(model, path)
-    again = sasrec.load(path)
-    assert again.config == CONFIG
-    assert again.items == ITEMS
-    histories = [sequence[:-1] for sequence in cycles()]
-    np.testing.assert_array_equal(sasrec.catalogue_scores(model, histories), sasrec.catalogue_scores(again, histories))
+def view() -> TrainView:
+    titles = tuple(f"item {number}" for number in range(ITEMS))
+    return TrainView(tuple(cycles()), np.arange(48), titles, ((),) * ITEMS)
 
 
-def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def queries(rows: range) -> Queries:
+    histories = tuple(cycles()[row][:-1] for row in rows)
+    n = len(histories)
+    listed = np.tile(np.arange(ITEMS, dtype=np.int32), (n, 1))
+    step = np.array([len(history) for history in histories])
+    return Queries(np.array(rows), step, np.zeros(n, np.int64), listed, histories)
+
+
+def test_arrays_keep_all(model: sasrec.Network) -> None:
+    """What `fit` returns scores as the network that it trained."""
+    state = CONFIG.fit(view(), Work(seed=0), None)
+    asked = queries(range(48))
+    wanted = sasrec.scores(model, asked.histories, asked.candidates)
+    np.testing.assert_array_equal(CONFIG.scores(state, asked, asked.candidates), wanted)
+    assert all(isinstance(array, np.ndarray) for array in state.values())
+
+
+def test_watched_training_keeps_the_weights_that_rank_the_holdout_best() -> None:
+    """A measure that says at each evaluation what is planted; it is given the scores of the holdout's candidates."""
+    planted, seen = iter([0.1, 0.2, 0.9, 0.3, 0.4]), []
+
+    def metric(scores: np.ndarray, held: HoldoutView) -> float:
+        assert scores.shape == held.queries.candidates.shape
+        seen.append(scores)
+        return next(planted)
+
+    asked = queries(range(6))
+    held = HoldoutView(asked, np.zeros(6, np.int64), np.zeros(6, np.int64), metric, "high")
+    config = replace(CONFIG, epochs=4, evaluations=4)
+    state = config.fit(view(), Work(seed=0), held)
+    np.testing.assert_array_equal(config.scores(state, asked, asked.candidates), seen[2])
+
+
+def held(values: list[float], better: str = "high") -> HoldoutView:
+    """Its metric says what is planted."""
+    planted, asked = iter(values), queries(range(6))
+    none = np.zeros(6, np.int64)
+    return HoldoutView(asked, none, none, lambda scores, rows: next(planted), better)
+
+
+def test_patience_ends_a_watched_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty steps, measured after every fourth: the second value is the best, the lowest."""
+    counted, loss = [], sasrec.window_loss
+    monkeypatch.setattr(sasrec, "window_loss", lambda *given: counted.append(1) or loss(*given))
+    config = replace(CONFIG, steps=20, evaluations=5, patience=2)
+    config.fit(view(), Work(seed=0), held([0.5, 0.1, 0.2, 0.1], "low"))
+    assert len(counted) == 12
+
+
+def test_without_evaluations_the_holdout_is_not_looked_at() -> None:
+    config = replace(CONFIG, steps=6)
+    assert not config.reads_holdout
+    assert replace(config, evaluations=1).reads_holdout
+    one, two = (config.fit(view(), Work(seed=0), given) for given in (None, held([])))
+    assert all((array == two[name]).all() for name, array in one.items())
+    with pytest.raises(UserError, match=r"sasrec.patience = 3 has no effect with evaluations = 0; set evaluations"):
+        SASRec(patience=3)
+
+
+def test_watching_changes_no_bit_of_the_training() -> None:
+    """The last weights are the best ones: those of a training that nobody watches."""
+    config = replace(CONFIG, steps=9)
+    plain = config.fit(view(), Work(seed=0), None)
+    watched = replace(config, evaluations=3).fit(view(), Work(seed=0), held([0.1, 0.2, 0.3, 0.4]))
+    assert all((array == watched[name]).all() for name, array in plain.items())
+
+
+def test_what_cannot_be_used_is_refused() -> None:
     with pytest.raises(UserError, match="two items"):
         sasrec.train([np.array([1])], ITEMS, CONFIG, Work(seed=0))
     with pytest.raises(ValueError, match="multiple"):
-        SASRecConfig(hidden=33)
-    write_bytes(tmp_path / "other.safetensors", b"not safetensors")
-    with pytest.raises(UserError, match="not a SASRec"):
-        sasrec.load(tmp_path / "other.safetensors")
+        SASRec(hidden=33)
 
 
-def test_equal_models_make_equal_files(tmp_path: Path) -> None:
-    """Byte for byte, however often: a file's hash stands for its model."""
-    model = sasrec.SASRec(ITEMS, CONFIG)
-    for number in range(8):
-        sasrec.save(model, tmp_path / str(number))
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+def test_steps_stand_above_epochs() -> None:
+    """One pass has five steps: two steps are not two passes."""
+    counted, loss = [], sasrec.window_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sasrec, "window_loss", lambda *given: counted.append(1) or loss(*given))
+        sasrec.train(cycles(), ITEMS, replace(CONFIG, epochs=9, steps=2), Work(seed=0))
+    assert len(counted) == 2

@@ -197,30 +197,6 @@ def test_file_mode_follows_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
 
 
-def test_second_run_is_refused_and_told_by_whom(tmp_path: Path) -> None:
-    with store.Lock(tmp_path / "out"):
-        with (
-            pytest.raises(UserError, match=rf"in use by another run \(pid {os.getpid()} on "),
-            store.Lock(tmp_path / "out"),
-        ):
-            raise AssertionError("two runs in one folder")
-        with store.Lock(tmp_path / "other"):
-            pass
-    with store.Lock(tmp_path / "out"):
-        pass
-
-
-def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
-    process = hold(tmp_path, "Lock")
-    try:
-        with pytest.raises(UserError, match=f"pid {process.pid} on"), store.Lock(tmp_path):
-            raise AssertionError("two runs in one folder")
-    finally:
-        kill(process)
-    with store.Lock(tmp_path):
-        assert f"pid {os.getpid()} on" in (tmp_path / ".lock").read_text()
-
-
 def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "model"
     with store.atomic_folder(path) as folder:

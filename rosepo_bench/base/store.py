@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes and locks.
+"""Files that are complete or absent: atomic writes.
 
 Every write goes to a temporary file in the same folder, is synced and then renamed, so that a kill or a full disk
 leaves the old content or none. A writer holds a lock on its temporary; the next writer removes temporaries that nobody
@@ -16,12 +16,10 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -108,46 +106,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-
-
-class Lock:
-    """Admits one run per folder: ``with Lock(folder): …``. The kernel releases the lock when its process ends, killed
-    or not."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> Lock:
-        with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a+", encoding="utf-8")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.truncate(0)
-                file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-                file.flush()
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                file.close()
-                raise UserError(
-                    f"{self.path.parent}: in use by another run ({holder}); wait, or give another --out"
-                ) from None
-            except OSError:
-                file.close()
-                raise
-        self._file = file
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # The file stays: without it a second run could hold the lock of the removed file, a third that of a new one.
-        assert self._file is not None, "exit without enter"
-        self._file.truncate(0)
-        self._file.close()
-        self._file = None
 
 
 def _read(path: Path) -> bytes:

@@ -1,49 +1,52 @@
-"""Shared work, computed once: a stage is named by the hash of everything that can change its result."""
+"""Shared work, computed once: a stage is named by the hash of everything that can change its result. A finished stage
+is a folder with a manifest, verified before it is read; a stage is computed under a lease, so that several processes
+and machines can share one output folder."""
 
 from __future__ import annotations
 
-import functools
 import shutil
-from collections.abc import Callable
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rosepo_bench import __version__
-from rosepo_bench.base import progress, store
+from rosepo_bench.base import closure, manifest, progress, store
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.lease import Lease
 from rosepo_bench.base.seeds import digest
 
 T = TypeVar("T")
-
-# Packages whose code can change a stage's result; report, runs and commands cannot.
-COMPUTING = ("base", "losses", "data", "engine", "recommenders", "preference", "evaluation", "pipeline")
-
-
-@functools.cache
-def code_digest() -> str:
-    """sha256 over the sources of ``COMPUTING``: when they change, earlier results no longer count."""
-    root = Path(__file__).resolve().parents[1]
-    paths = [path for name in COMPUTING for path in (root / name).rglob("*.py")]
-    return digest(__version__, *(part for path in sorted(paths) for part in (path.name, path.read_bytes())))
 
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
     """One piece of shared work. ``compute(folder, work)`` fills ``folder``; the folder ``work`` holds checkpoints
-    and survives a killed process. ``read(folder)`` returns the result. The key depends on ``inputs`` (JSON values) and
-    the parents' keys."""
+    and survives a killed process. ``read(folder)`` returns the result. The key depends on ``inputs`` (JSON values), the
+    parents' keys and the code: all that the modules of ``compute``, of ``read`` and of the objects in ``code`` import
+    (see ``base/closure.py``). ``code`` names what these modules do not import, such as a plugin's components."""
 
     name: str
     inputs: Any
     parents: tuple[Stage[Any], ...]
     compute: Callable[[Path, Path], None] = field(compare=False)
     read: Callable[[Path], T] = field(compare=False)
+    code: tuple[object, ...] = field(default=(), compare=False)
 
     @cached_property
     def key(self) -> str:
         """sha256 over name, inputs, parents' keys and the computing code."""
-        return digest(self.name, code_digest(), self.inputs, [parent.key for parent in self.parents])
+        code = closure.code_digest(self.modules)
+        return digest(__version__, self.name, self.inputs, [parent.key for parent in self.parents], code)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The modules that the code is searched from."""
+        return closure.modules(self.compute, self.read, *self.code)
 
     @property
     def label(self) -> str:
@@ -53,6 +56,13 @@ class Stage(Generic[T]):
 
 class StageFailedError(RuntimeError):
     """The stage failed earlier in this run; cells that need it fail without another attempt."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """What a stage without a whole result on disk is read as; ``reason`` says what is broken, if one is there."""
+
+    reason: str = ""
 
 
 class Stages:
@@ -67,30 +77,121 @@ class Stages:
         """The folder of the stage's result, whether it exists or not."""
         return self.out / "stages" / stage.label
 
+    def work(self, stage: Stage[Any]) -> Path:
+        """The folder of the stage's checkpoints, whether it exists or not."""
+        return self.out / "work" / stage.label
+
+    def lease(self, stage: Stage[Any]) -> Lease:
+        """Admits one process to the stage's folders."""
+        return Lease(self._lease_path(stage.label), stage.name)
+
+    def _lease_path(self, label: str) -> Path:
+        return self.out / "leases" / "stages" / label
+
     def done(self, stage: Stage[Any]) -> bool:
-        return self.folder(stage).is_dir()
+        """Whether the stage seems to be finished; :meth:`get` verifies it."""
+        return (self.folder(stage) / manifest.NAME).is_file()
 
     def get(self, stage: Stage[T]) -> T:
         """The stage's result: from memory, from disk, or computed now."""
-        if stage.key not in self._values:
-            if not self.done(stage):
-                self._run(stage)
-            self._values[stage.key] = stage.read(self.folder(stage))
-        value: T = self._values[stage.key]
+        if stage.key not in self._values or not self.done(stage):  # evicted, and a result may be a path
+            value = self._read(stage)
+            self._values[stage.key] = self._computed(stage) if isinstance(value, Absent) else value
+        kept: T = self._values[stage.key]
+        return kept
+
+    def stored(self, stage: Stage[T]) -> T | None:
+        """The stage's result if it is on disk and whole; never computes."""
+        value = self._read(stage)
+        return None if isinstance(value, Absent) else value
+
+    def _read(self, stage: Stage[T]) -> T | Absent:
+        """Reads the folder's result after its files have been verified."""
+        folder = self.folder(stage)
+        if not folder.exists():
+            return Absent()
+        try:
+            manifest.verify(folder, stage.key)
+            value = stage.read(folder)
+        except (manifest.BrokenError, UserError, FileNotFoundError) as error:
+            return Absent(f"{error} ({folder})")
+        manifest.touch(folder)
         return value
 
-    def _run(self, stage: Stage[Any]) -> None:
+    def _computed(self, stage: Stage[T]) -> T:
+        """Computes the stage, unless another process finishes it meanwhile, and reads it."""
         if stage.key in self._failed:
             raise StageFailedError(f"{stage.name} failed earlier: {self._failed[stage.key]}")
         for parent in stage.parents:
             self.get(parent)
-        work = self.out / "work" / stage.label
+        with self.lease(stage):
+            value = self._read(stage)
+            if not isinstance(value, Absent):
+                return value
+            if value.reason:
+                progress.say(f"  {stage.name}: the stored result is broken and is computed again: {value.reason}")
+            try:
+                self._compute(stage)
+                return stage.read(self.folder(stage))
+            except Exception as error:
+                self._failed[stage.key] = f"{type(error).__name__}: {error}"
+                raise
+
+    def _compute(self, stage: Stage[Any]) -> None:
+        work = self.work(stage)
+        resumed = work.is_dir() and any(work.iterdir())
         work.mkdir(parents=True, exist_ok=True)
         progress.say(f"  {stage.name}")
+        with store.atomic_folder(self.folder(stage)) as folder:
+            began = time.monotonic()
+            stage.compute(folder, work)
+            seconds = None if resumed else round(time.monotonic() - began, 3)
+            facts = {"name": stage.name, "key": stage.key, "inputs": stage.inputs, "seconds": seconds}
+            manifest.write(folder, {**facts, "parents": [parent.key for parent in stage.parents]})
+        shutil.rmtree(work, ignore_errors=True)
+
+    def forget(self, stage: Stage[Any]) -> None:
+        """Removes the stage's result and checkpoints; waits for a process that computes it."""
+        with self.lease(stage):
+            self._values.pop(stage.key, None)
+            for folder in (self.folder(stage), self.work(stage)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def measured(self) -> dict[str, float]:
+        """Median seconds that the folder's finished stages took, by their names. Those that were interrupted and went
+        on do not count."""
+        seconds = defaultdict[str, list[float]](list)
+        for _, facts in manifest.every(self.out / "stages"):
+            if isinstance(facts.get("seconds"), int | float):
+                seconds[facts["name"]].append(facts["seconds"])
+        return {name: statistics.median(found) for name, found in sorted(seconds.items())}
+
+    def evict(self, limit_bytes: float, keep: Collection[str]) -> None:
+        """Removes finished stages, least recently read first, until all fit into ``limit_bytes``. Stages whose keys are
+        in ``keep``, and those that a process holds, stay even if they do not fit."""
+        found = list(manifest.every(self.out / "stages"))
+        total = sum(manifest.size(facts) for _, facts in found)
+        for folder, facts in sorted(found, key=lambda entry: manifest.last_read(entry[0])):
+            if total <= limit_bytes:
+                return
+            if facts["key"] not in keep and self._remove(folder):
+                size = manifest.size(facts)
+                progress.say(f"  removed {folder.name} ({size / 2**20:.1f} MiB): the stages exceed their limit")
+                total -= size
+
+    def _remove(self, folder: Path) -> bool:
+        """Removes a finished stage's folder, unless a process holds it; returns whether it did."""
+        lease = Lease(self._lease_path(folder.name), folder.name)
+        if not lease.attempt():
+            return False
         try:
-            with store.atomic_folder(self.folder(stage)) as folder:
-                stage.compute(folder, work)
-        except Exception as error:
-            self._failed[stage.key] = f"{type(error).__name__}: {error}"
-            raise
-        shutil.rmtree(work)
+            (folder / manifest.NAME).unlink(missing_ok=True)  # first: what a kill leaves must not look finished
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            lease.release()
+        return True
+
+
+def kind(name: str) -> str:
+    """A stage's name without its data set."""
+    return name.partition(".")[2] or name

@@ -1,25 +1,25 @@
 """The records of an output folder, one per cell; all tables are computed from them. A record is written completely
-or not at all."""
+or not at all, holds its own hash, and names its prediction files with theirs."""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rosepo_bench.base import predictions, progress
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.migration import migrated
+from rosepo_bench.base.record_schema import SCHEMA, all_settings, check, digest_of
 from rosepo_bench.base.store import explained, read_json, read_npz, write_json, write_npz
 
-Failure = tuple[str, str, int, str]
-"""Data set, method, seed, reason; the reason is empty if the cell was never run."""
-
-
-SCHEMA = 1
+AGAIN = "run its cell again"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Record:
 
     data: dict[str, Any]
     path: Path
+    _read: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
@@ -48,58 +49,150 @@ class Record:
     def key(self) -> str:
         return str(self.data["key"])
 
-    @cached_property
-    def predictions(self) -> dict[str, np.ndarray]:
-        """``users`` int64 [n], ``rank`` int32 [n], ``scores`` float32 [n, candidates], ``top`` int32 [n]."""
-        return read_npz(self.path.parent / "predictions.npz")
+    @property
+    def row(self) -> str:
+        """The row of the tables that it belongs to: a hash of method and settings."""
+        return str(self.data["row"])
+
+    @property
+    def created(self) -> str:
+        """When it was written, in UTC; empty for a record of schema 1."""
+        return str(self.data["created"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings that can have changed its numbers, by dotted name; the data set's are left out."""
+        return all_settings(self.data["settings"], self.data["config"])
+
+    @property
+    def protocols(self) -> list[str]:
+        return list(self.data["evaluations"])
+
+    def predictions(self, protocol: str) -> dict[str, np.ndarray]:
+        """``users`` [n], ``rank`` [n] and what else the protocol gives. UserError: lost, or changed since."""
+        if protocol not in self._read:
+            told = self.data["evaluations"][protocol]["predictions"]
+            path = self.path.parent / told["file"]
+            if not path.is_file():
+                raise UserError(f"{path} is missing; {AGAIN}")
+            if told["sha256"] is not None and _sha256(path) != told["sha256"]:
+                raise UserError(f"{path} is not the file that the record was written with; {AGAIN}")
+            arrays = read_npz(path)
+            predictions.check(arrays, str(path), AGAIN)
+            self._read[protocol] = arrays
+        return self._read[protocol]
 
 
 def record_folder(out: Path, dataset: str, method: str, seed: int, key: str) -> Path:
     """The folder of a cell's record; the key's first 12 characters keep configurations apart."""
-    for name in (dataset, method, key):
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise UserError(f"{name!r} cannot name a folder: it is empty, holds '/' or starts with '.'")
+    _check_names(dataset, method, key)
     return out / "records" / dataset / method / f"seed{seed}-{key[:12]}"
 
 
-def write_record(out: Path, record: Mapping[str, Any], predictions: Mapping[str, np.ndarray]) -> Path:
-    """Writes ``predictions.npz``, then ``record.json``, whose existence marks the cell as done. Returns its path."""
-    assert record["schema"] == SCHEMA, f"this program writes schema {SCHEMA}"
-    assert len(predictions["users"]) == len(predictions["rank"]), "one rank per user"
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise UserError(f"{name!r} cannot name a folder or file: it is empty, holds '/' or starts with '.'")
+
+
+def write_record(out: Path, record: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+    """Writes a file of predictions for each protocol, then ``record.json``, whose existence marks the cell as done.
+    ``record`` is without ``schema``, ``created``, hashes and the evaluations' ``predictions``, which are added here.
+    Returns its path. UserError, before anything is written: a field or an array that reports cannot use."""
     folder = record_folder(out, record["dataset"], record["method"], record["seed"], record["key"])
-    path = folder / "record.json"
+    path, then = folder / "record.json", "the record was not written"
+    _check_names(*record["evaluations"])
+    files = {protocol: folder / f"{protocol}.npz" for protocol in record["evaluations"]}
+    for protocol, file in files.items():
+        predictions.check(arrays[protocol], str(file), then)
+    plain = json.loads(json.dumps(_whole(record, files), default=_plain))
+    check(plain, str(path), then)
     with explained(path):
         path.unlink(missing_ok=True)  # no old record beside new predictions
-    write_npz(folder / "predictions.npz", **predictions)
-    write_json(path, record)
+    for protocol, file in files.items():
+        write_npz(file, **predictions.packed(arrays[protocol]))
+        plain["evaluations"][protocol]["predictions"]["sha256"] = _sha256(file)
+    write_json(path, {"schema": SCHEMA, "sha256": digest_of(plain), **plain})
     return path
 
 
-def read_records(out: Path, keys: set[str] | None = None) -> list[Record]:
-    """All records below ``out``, sorted by (data set, method, seed, key); with ``keys`` only those.
-
-    UserError: a broken record, a newer schema, or several configurations of one cell.
-    """
-    paths = sorted((out / "records").glob("*/*/seed*/record.json"))
-    records = [Record(_checked(path), path) for path in paths]
-    records = [record for record in records if keys is None or record.key in keys]
-    records.sort(key=lambda record: (record.dataset, record.method, record.seed, record.key))
-    for one, two in itertools.pairwise(records):
-        if (one.dataset, one.method, one.seed) == (two.dataset, two.method, two.seed):
-            raise UserError(
-                f"{one.path.parent} and {two.path.parent}: two configurations of one cell must not be mixed; "
-                "give the profile and settings that the report is for, or delete one of the two folders"
-            )
-    return records
+def _whole(record: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
+    """The record with all its fields; the hashes of the files are still to come."""
+    evaluations = {
+        protocol: {**told, "predictions": {"file": files[protocol].name, "sha256": None}}
+        for protocol, told in record["evaluations"].items()
+    }
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"schema": SCHEMA, "created": created, **record, "evaluations": evaluations}
 
 
-def _checked(path: Path) -> dict[str, Any]:
-    """Reads a record and checks its schema number and the fields that name its cell."""
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as plain JSON values."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_record(path: Path) -> Record:
+    """One record, of this schema or an earlier one. UserError: not a record, changed since it was written, or of a
+    newer schema."""
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-        raise UserError(f"{path}: not a record (no schema number); delete it and run again")
+        raise UserError(f"{path}: not a record (no schema number); {AGAIN}")
     if data["schema"] > SCHEMA:
         raise UserError(f"{path}: schema {data['schema']}, but this program knows {SCHEMA}; use a newer rosepo_bench")
-    if missing := [name for name in ("key", "dataset", "method", "seed") if name not in data]:
-        raise UserError(f"{path}: the record lacks {', '.join(missing)}; delete it and run again")
-    return data
+    if data["schema"] == SCHEMA and data.get("sha256") != digest_of(data):
+        raise UserError(f"{path} has changed since it was written: its sha256 differs; restore it, or {AGAIN}")
+    present = data if data["schema"] == SCHEMA else _migrated(data, path)
+    check(present, str(path), AGAIN)
+    for protocol, told in present["evaluations"].items():
+        if told["predictions"]["sha256"] is None and data["schema"] == SCHEMA:
+            raise UserError(f"{path}: evaluations.{protocol}.predictions.sha256 is missing; {AGAIN}")
+    return Record(present, path)
+
+
+def _migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        return migrated(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a whole record of schema 1 ({error}); {AGAIN}") from None
+
+
+def whole_record(path: Path) -> Record:
+    """One record, its predictions read and verified too. UserError: any of them cannot be used."""
+    record = read_record(path)
+    for protocol in record.protocols:
+        record.predictions(protocol)
+    return record
+
+
+def read_records(out: Path) -> tuple[list[Record], list[str]]:
+    """All usable records below ``out``, sorted by data set, method, seed and age, the newest last; and what is wrong
+    with the others."""
+    found, problems = [], []
+    for path in sorted((out / "records").glob("*/*/seed*/record.json")):
+        try:
+            found.append(whole_record(path))
+        except UserError as error:
+            problems.append(str(error))
+    found.sort(key=lambda one: (one.dataset, one.method, one.seed, one.created, one.key))
+    return found, problems
+
+
+def usable(folder: Path, *, say: bool = True) -> bool:
+    """Whether the folder holds a record of this program and all its predictions, as they were written. Where they are
+    broken, says why (with ``say``): the cell is then to be run again."""
+    path = folder / "record.json"
+    if not path.is_file():
+        return False
+    try:
+        whole_record(path)
+    except UserError as error:
+        if say:
+            progress.say(f"  {folder.parent.parent.name}/{folder.parent.name}/{folder.name} is made again: {error}")
+        return False
+    return True

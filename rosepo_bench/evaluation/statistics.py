@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Shaped
 from scipy import special
 
 from rosepo_bench.base.errors import UserError
@@ -51,7 +51,7 @@ def detectable(interval: Interval) -> float:
     return (interval.high - interval.low) / 2 * (Z95 + Z80) / Z95
 
 
-def same_users(users: Sequence[Int64[np.ndarray, " _"]], names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+def same_users(users: Sequence[Shaped[np.ndarray, " _"]], names: Sequence[str]) -> Shaped[np.ndarray, " n"]:
     """The users of every method, who must be the same in the same order. UserError names two methods that differ."""
     for other, name in zip(users, names, strict=True):
         if not np.array_equal(users[0], other):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Shaped
 
-from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.records import Failure, Record
+from rosepo_bench.base.failures import Failure
+from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.evaluation.metrics.base import metrics
+from rosepo_bench.report.labels import Row, labels
+from rosepo_bench.report.result import Result, newest
 
 FAMILIES = ("popularity", "recommender", "language_model", "preference")
 ORDER = (
@@ -25,78 +26,119 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """The records of one data set's tables, which can be compared: by method, each method's sorted by seed."""
+    """The results of one data set and protocol, which can be compared: by row (a method, or a method with settings),
+    each row's sorted by seed. ``absent`` are the cells without a record, by row. ``repeated``: an earlier section of
+    the report is of the same records under another protocol."""
 
+    dataset: str
     title: str
-    methods: dict[str, list[Record]]
-    failures: list[Failure]
+    methods: dict[str, list[Result]]
+    absent: dict[str, list[Failure]] = field(default_factory=dict)
     note: str = ""
+    repeated: bool = False
 
     @property
-    def records(self) -> list[Record]:
-        return [record for records in self.methods.values() for record in records]
+    def records(self) -> list[Result]:
+        return [result for results in self.methods.values() for result in results]
 
     @cached_property
-    def users(self) -> Int64[np.ndarray, " n"]:
+    def users(self) -> Shaped[np.ndarray, " n"]:
         """The users that every method was evaluated on. UserError: they differ."""
-        names = [f"{record.method} (seed {record.seed})" for record in self.records]
-        return statistics.same_users([record.predictions["users"] for record in self.records], names)
+        names = [f"{name} (seed {result.seed})" for name, results in self.methods.items() for result in results]
+        return statistics.same_users([result.arrays["users"] for result in self.records], names)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The metrics that any of the records has: those that this program knows first, in its order."""
+        told = {name for result in self.records for name in result.metrics}
+        return [*(name for name in metrics() if name in told), *sorted(told - set(metrics()))]
 
     @property
     def names(self) -> list[str]:
-        """All methods, those without a record included, in the order of the tables."""
-        absent = {method for _, method, _, _ in self.failures} - set(self.methods)
-        return [*self.methods, *sorted(absent, key=_place)]
+        """All rows, those without a record included, in the order of the tables."""
+        return [*self.methods, *(name for name in self.absent if name not in self.methods)]
 
     @property
     def synthetic(self) -> bool:
         return any(record["data"]["kind"] != "real" for record in self.records)
 
-    def seeds(self, method: str) -> list[int]:
-        """The seeds of a method's records, ascending."""
-        return [record.seed for record in self.methods[method]]
+    def seeds(self, name: str) -> list[int]:
+        """The seeds of a row's records, ascending."""
+        return [record.seed for record in self.methods[name]]
 
     def shared_seeds(self, one: str, other: str) -> list[int]:
-        """The seeds that both methods have, over which their paired difference is averaged."""
+        """The seeds that both rows have, over which their paired difference is averaged."""
         return [seed for seed in self.seeds(one) if seed in self.seeds(other)]
 
-    def values(self, method: str, metric: str, seeds: Collection[int] | None = None) -> list[Float64[np.ndarray, " n"]]:
-        """Per-user values of a metric, one array per seed: all of the method's seeds, or those given."""
+    def baseline(self, name: str, method: str) -> str | None:
+        """The row of ``method`` that a row is compared with: its only one, or of several the one whose settings are the
+        same wherever both have them. None: there is none, or it is the row itself."""
+        rows = [one for one, results in self.methods.items() if results[0].method == method]
+        if len(rows) > 1:
+            rows = [one for one in rows if self._agree(name, one)]
+        return rows[0] if len(rows) == 1 and self.methods[name][0].method != method else None
+
+    def _agree(self, one: str, other: str) -> bool:
+        first, second = (self.methods[name][0].settings for name in (one, other))
+        return all(first[name] == second[name] for name in first.keys() & second.keys())
+
+    def values(
+        self, name: str, metric: str, seeds: Collection[int] | None = None
+    ) -> list[Float64[np.ndarray, " n"]] | None:
+        """Per-user values of a metric, one array per seed: all of the row's seeds, or those given. None where a record
+        or its predictions do not tell."""
         assert len(self.users) > 0
-        records = [record for record in self.methods[method] if seeds is None or record.seed in seeds]
-        return [METRICS[metric](record.predictions["rank"]) for record in records]
+        results = [result for result in self.methods[name] if seeds is None or result.seed in seeds]
+        found = [values for result in results if (values := result.values(metric)) is not None]
+        return found if len(found) == len(results) else None
 
     def untied(self) -> Bool[np.ndarray, " n"] | None:
         """Mask of the users whose target does not tie in time with another event; None if the records do not say."""
-        tied = [record.predictions.get("tied") for record in self.records]
+        tied = [result.arrays.get("tied") for result in self.records]
         return None if not tied or tied[0] is None else ~tied[0].astype(bool)
 
 
 def comparisons(records: Iterable[Record], failures: Sequence[Failure] = ()) -> list[Comparison]:
-    """One comparison per data set, or several where its records cannot be compared because they differ in data, split,
-    candidates, protocol or profile. Failures go to the first one."""
-    groups: dict[str, dict[str, list[Record]]] = {}
+    """One comparison per data set and protocol, or several where its records cannot be compared because they differ in
+    data, split, candidates or profile. Failures go to the first one of their data set, unless a newer record is of the
+    same row and seed."""
+    groups: dict[str, dict[str, list[Result]]] = {}
+    times: dict[tuple[str, str, int, str], str] = {}
     for record in records:
-        _check(record)
-        terms = json.dumps(_terms(record), sort_keys=True)
-        groups.setdefault(record.dataset, {}).setdefault(terms, []).append(record)
-    for failure in failures:
-        groups.setdefault(failure[0], {"{}": []})
-    found = []
-    for dataset, parts in groups.items():
-        for index, (terms, members) in enumerate(parts.items()):
-            failed = [failure for failure in failures if failure[0] == dataset and index == 0]
-            title = dataset if len(parts) == 1 else f"{dataset} ({index + 1} of {len(parts)})"
-            note = " ".join([*_apart(terms, list(parts)), *_mixed(members)])
-            found.append(Comparison(title, _by_method(members), failed, note))
-    return found
+        place = (record.dataset, record.method, record.seed, record.row)
+        times[place] = max(record.created, times.get(place, ""))
+        for protocol in record.protocols:
+            result = Result(record, protocol)
+            groups.setdefault(record.dataset, {}).setdefault(result.terms, []).append(result)
+    absent = [one for one in failures if one.place not in times or one.created > times[one.place]]
+    for failure in absent:
+        groups.setdefault(failure.dataset, {"{}": []})
+    return [
+        one
+        for dataset, parts in groups.items()
+        for one in _sections(dataset, parts, [failure for failure in absent if failure.dataset == dataset])
+    ]
 
 
-def _terms(record: Record) -> dict[str, Any]:
-    """What must be equal for two records to be compared."""
-    data = record["data"]
-    named = {"data": data["digest"], "split": data["split"], "candidates": data["candidates_sha256"]}
-    return {"profile": record["profile"], "protocol": record["protocol"], **named}
+def _sections(dataset: str, parts: dict[str, list[Result]], failures: list[Failure]) -> Iterator[Comparison]:
+    shown: set[str] = set()
+    for number, (terms, members) in enumerate(parts.items()):
+        chosen, notes = newest(members)
+        methods, absent = _rows(chosen, failures if number == 0 else [])
+        paths = {str(result.record.path) for result in chosen}
+        note = " ".join([*_apart(terms, list(parts)), *_mixed(chosen), *notes])
+        title = _title(dataset, parts, number)
+        yield Comparison(dataset, title, methods, absent, note, bool(paths) and paths <= shown)
+        shown |= paths
+
+
+def _title(dataset: str, parts: dict[str, list[Result]], number: int) -> str:
+    """The data set's name; of several sections with the protocol, or a number where that does not tell them apart."""
+    protocols = [members[0].protocol for members in parts.values() if members]
+    if len(parts) == 1:
+        return dataset
+    told_apart = len(set(protocols)) == len(parts)
+    return f"{dataset}, {protocols[number]}" if told_apart else f"{dataset} ({number + 1} of {len(parts)})"
 
 
 def _apart(terms: str, all_terms: list[str]) -> Iterator[str]:
@@ -105,42 +147,36 @@ def _apart(terms: str, all_terms: list[str]) -> Iterator[str]:
         tables, own = [json.loads(one) for one in all_terms], json.loads(terms)
         unequal = [name for name in own if any(table[name] != own[name] for table in tables)]
         here = "; ".join(f"{name} {json.dumps(own[name])}" for name in unequal)
-        yield f"This data set also has records that cannot be compared with these, which have {here}."
+        yield f"This data set has several sections whose numbers cannot be compared; in this one: {here}."
 
 
-def _mixed(members: list[Record]) -> Iterator[str]:
+def _mixed(members: list[Result]) -> Iterator[str]:
     """Methods should continue from the same SFT model: a note where they do not."""
     models: dict[int, set[str]] = {}
-    for record in members:
-        if "sft" in record["stages"]:
-            models.setdefault(record.seed, set()).add(record["stages"]["sft"])
+    for result in members:
+        if "sft" in result["stages"]:
+            models.setdefault(result.seed, set()).add(result["stages"]["sft"])
     for seed, keys in sorted(models.items()):
         if len(keys) > 1:
             yield f"The methods of seed {seed} start from {len(keys)} different SFT models."
 
 
-def _by_method(members: list[Record]) -> dict[str, list[Record]]:
-    ordered = sorted(
-        members, key=lambda record: (FAMILIES.index(record["family"]), *_place(record.method), record.seed)
+def _rows(members: list[Result], failures: list[Failure]) -> tuple[dict[str, list[Result]], dict[str, list[Failure]]]:
+    """Results and failures by the names of their rows, in the order of the tables."""
+    results: dict[str, list[Result]] = {}
+    for result in sorted(members, key=lambda one: (FAMILIES.index(one["family"]), *_place(one.method), one.seed)):
+        results.setdefault(result.row, []).append(result)
+    absent: dict[str, list[Failure]] = {}
+    for failure in sorted(failures, key=lambda one: (_place(one.method), one.seed)):
+        absent.setdefault(failure.row, []).append(failure)
+    found: dict[str, Row] = {row: members[0] for row, members in absent.items()}
+    found |= {row: members[0] for row, members in results.items()}
+    names = dict(zip(found, labels(list(found.values())), strict=True))
+    return (
+        {names[row]: members for row, members in results.items()},
+        {names[row]: members for row, members in absent.items()},
     )
-    methods: dict[str, list[Record]] = {}
-    for record in ordered:
-        methods.setdefault(record.method, []).append(record)
-    return methods
 
 
 def _place(method: str) -> tuple[int, str]:
     return (ORDER.index(method) if method in ORDER else len(ORDER), method)
-
-
-def _check(record: Record) -> None:
-    """Refuses a record whose metrics differ from those of its predictions."""
-    if record["family"] not in FAMILIES:
-        raise UserError(f"{record.path}: unknown family {record['family']!r}; known: {', '.join(FAMILIES)}")
-    for name, metric in METRICS.items():
-        told, found = record["metrics"][name]["value"], float(np.mean(metric(record.predictions["rank"])))
-        if abs(told - found) > 1e-6:
-            raise UserError(
-                f"{record.path}: says {name} = {told:.6f}, but its predictions give {found:.6f}: "
-                "the two files are not of the same run; delete the folder and run again"
-            )

@@ -7,20 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.report.comparison import Comparison
-from rosepo_bench.report.markdown import (
-    NONE,
-    distinct,
-    escape,
-    interval,
-    number,
-    paragraph,
-    percent,
-    quantity,
-    table,
-)
+from rosepo_bench.report.markdown import NONE, distinct, number, paragraph, quantity
+from rosepo_bench.report.result import Result
+from rosepo_bench.report.table import Cell, Table
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -39,94 +30,134 @@ def pooled(cells: Iterable[Mapping[str, float] | None]) -> statistics.Interval |
     return statistics.wilson(float(np.mean([cell["value"] for cell in known])) * n, n)
 
 
-def throughput(comparison: Comparison) -> str:
+def throughput(comparison: Comparison) -> Table:
     """Rates and times: means over the seeds; memory: the maximum."""
-    rows = []
-    for name, records in comparison.methods.items():
-        speed = [record["throughput"] for record in records]
-        rates = [
-            mean(one[rate] for one in speed) for rate in ("training_tokens_per_s", "pairs_per_s", "scoring_users_per_s")
-        ]
-        memory = max(one["peak_memory_bytes"] for one in speed) / 2**20
-        seconds = [mean(one["seconds"].get(stage) for one in speed) for stage in ("training", "scoring")]
+    rates = {"tokens/s": "training_tokens_per_s", "pairs/s": "pairs_per_s", "users/s": "scoring_users_per_s"}
+    rows: list[list[Cell | str]] = []
+    for name, results in comparison.methods.items():
+        speed = [result["throughput"] for result in results]
+        numbers = [mean(one[rate] for one in speed) for rate in rates.values()]
+        numbers.append(max(one["peak_memory_bytes"] for one in speed) / 2**20)
         machine = [distinct(one[key] for one in speed) for key in ("impl", "attention", "device", "threads")]
-        rows.append([escape(name), *map(quantity, [*rates, memory]), *machine, *map(quantity, seconds)])
-    header = [
-        "method",
-        "training tokens/s",
-        "pairs/s",
-        "scoring users/s",
-        "peak MiB",
-        "impl",
-        "attention",
-        "device",
-        "threads",
-    ]
-    return table([*header, "training s", "scoring s"], rows, left=["method", "impl", "attention", "device"])
+        seconds = [mean(one["seconds"].get(stage) for one in speed) for stage in ("training", "scoring")]
+        rows.append([name, *_quantities(numbers, results), *machine, *_quantities(seconds, results)])
+    header = ["method", *rates, "peak MiB", "impl", "attention", "device", "threads", "training s", "scoring s"]
+    return Table.of(header, rows, left=["method", "impl", "attention", "device"])
+
+
+def _quantities(values: Iterable[float | None], results: list[Result]) -> list[Cell]:
+    return [Cell(value, form="quantity", **_sources(results)) for value in values]
+
+
+def _sources(results: list[Result]) -> dict[str, Any]:
+    return {"seeds": tuple(one.seed for one in results), "records": tuple(one.record.path for one in results)}
 
 
 THROUGHPUT_CAPTION = paragraph(
-    "Tokens that sequences share count once. Pairs/s and users/s are measured over whole calls, packing included.",
+    "Tokens/s are of training, users/s of scoring. Tokens that sequences share count once. Pairs/s and users/s are",
+    "measured over whole calls, packing included.",
     "Peak memory: on a CPU that of the whole process, earlier work included; on a GPU that of allocations.",
 )
 
 
-def preference(comparison: Comparison) -> str:
-    """Pairs, ε and margin accuracy; empty if there is no preference method."""
-    rows = []
-    for name, records in _having(comparison, "preference").items():
-        found = [record["preference"] for record in records]
-        settings = [distinct(one[key] for one in found) for key in ("sampler", "loss", "beta")]
-        accuracy = [interval(pooled(one["margin_accuracy"][when] for one in found)) for when in ("before", "after")]
-        changed = mean(one["changed_top"]["share"] for one in found)
-        rows.append(
-            [
-                escape(name),
-                *settings,
-                quantity(mean(one["pairs_seen"] for one in found)),
-                _epsilon(found, "epsilon"),
-                _epsilon(found, "validation_epsilon"),
-                *accuracy,
-                percent(changed),
-            ]
-        )
-    if not rows:
-        return ""
-    header = ["method", "sampler", "loss", "β", "pairs", "ε, training", "ε, validation"]
-    header += ["accuracy before", "accuracy after", "top changed"]
-    return table(header, rows, left=["method", "sampler", "loss"])
+def pairs(comparison: Comparison) -> Table | None:
+    """What preference methods are trained on; None if there is none."""
+    rows: list[list[Cell | str]] = []
+    for name, results in _having(comparison, "preference").items():
+        found = [told for result in results if (told := result.diagnostics("preference"))]
+        settings = [distinct(one.get(key, NONE) for one in found) for key in ("sampler", "loss", "beta", "rejected")]
+        seen = mean(one["pairs_seen"] for one in found)
+        rows.append([name, *settings, *_quantities([seen], results), _steps(results)])
+    header = ["method", "sampler", "loss", "β", "K", "pairs", "steps"]
+    return Table.of(header, rows, left=["method", "sampler", "loss"]) if rows else None
 
 
-PREFERENCE_CAPTION = paragraph(
-    "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has the higher",
-    "log-prob, before and after preference training. Top changed: share of users whose top item differs from SFT's.",
+def _steps(results: list[Result]) -> str:
+    """``157``, or ``best 94 of 157`` where training is watched; means over the seeds."""
+    found = [result["training"] for result in results if result["training"]]
+    steps = quantity(mean(one.get("planned_steps", one.get("steps")) for one in found))
+    best = mean(one.get("best_step") for one in found)
+    return steps if best is None else f"best {quantity(best)} of {steps}"
+
+
+PAIRS_CAPTION = paragraph(
+    "K: rejected items of a pair. Steps: optimizer steps, and after how many of them the kept weights are from, where",
+    "training is watched on validation users.",
 )
 
 
-def oracle(comparison: Comparison) -> str:
-    """The oracle's accuracy and ε gaps; empty if no method uses it."""
-    rows: list[list[str]] = []
-    for name, records in _having(comparison, "oracle").items():
-        found = [record["oracle"] for record in records]
+def preference(comparison: Comparison) -> Table | None:
+    """ε and margin accuracy; None if there is no preference method."""
+    rows: list[list[Cell | str]] = []
+    for name, results in _having(comparison, "preference").items():
+        found = [told for result in results if (told := result.diagnostics("preference"))]
+        accuracy = [pooled(one["margin_accuracy"][when] for one in found) for when in ("before", "after")]
+        changed = mean(one["changed_top"]["share"] for one in found)
+        rows.append(
+            [
+                name,
+                _epsilon(found, "epsilon", results),
+                _epsilon(found, "validation_epsilon", results),
+                *(Cell.of(one.as_dict() if one else None, **_sources(results)) for one in accuracy),
+                Cell(changed, form="percent", n=found[0]["changed_top"]["n"], **_sources(results)),
+            ]
+        )
+    header = ["method", "ε, training", "ε, validation", "accuracy before", "accuracy after", "top changed"]
+    return Table.of(header, rows, left=["method"]) if rows else None
+
+
+PREFERENCE_CAPTION = paragraph(
+    "ε: mean ± standard deviation over pairs. Accuracy: share of held-out pairs whose chosen response has a higher",
+    "log-prob than every rejected one, before and after preference training. Top changed: share of users whose top",
+    "item differs from SFT's.",
+)
+
+
+def watched(comparison: Comparison) -> Table | None:
+    """What validation users said during training, and which weights were kept: means over the seeds. None if no
+    training was watched."""
+    rows: list[list[Cell | str]] = []
+    for name, results in comparison.methods.items():
+        found = [one["training"] for one in results if one["training"] and one["training"].get("validation")]
+        if found:
+            steps = [mean(one.get(key) for one in found) for key in ("planned_steps", "steps", "best_step")]
+            looks = [dict(map(tuple, one["validation"])) for one in found]
+            kept = mean(look.get(one.get("best_step")) for one, look in zip(found, looks, strict=True))
+            last = mean(one["validation"][-1][1] for one in found)
+            values = [Cell(value, **_sources(results)) for value in (kept, last)]
+            rows.append([name, *_quantities(steps, results), *values])
+    header = ["method", "planned steps", "steps", "kept step", "validation, kept", "validation, last"]
+    return Table.of(header, rows, left=["method"]) if rows else None
+
+
+WATCHED_CAPTION = paragraph(
+    "Steps are the optimizer's. Validation: the metric of `validation.metric` on validation users, of the weights that",
+    "were kept and at the last look.",
+)
+
+
+def oracle(comparison: Comparison) -> Table | None:
+    """The oracle's accuracy and ε gaps; None if no method uses it."""
+    rows: list[list[Cell | str]] = []
+    for name, results in _having(comparison, "oracle").items():
+        found = [told for result in results if (told := result.diagnostics("oracle"))]
         if not rows:  # the oracle itself, on pairs with uniform candidates
             tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
-            ends = {end: mean(one["accuracy"][end] for one in found) or 0.0 for end in ("value", "low", "high")}
-            accuracy = f"uniform {interval(ends)} (τ {tau})"
-            rows.append(["the oracle", accuracy, *_gaps([one["uniform"] for one in found])])
-        rows.append([escape(name), _by_kind(found), *_gaps(found)])
-    if not rows:
-        return ""
+            accuracy = Cell.of(_ends([one["accuracy"] for one in found]), before="uniform", after=f"(τ {tau})")
+            rows.append(["the oracle", accuracy, *_gaps([one["uniform"] for one in found], results)])
+        rows.append([name, _by_kind(found), *_gaps(found, results)])
     header = ["pairs of", "accuracy and τ by kind of pair", "ε gap, cross-fitted", "ε gap, without folds"]
-    return table(header, rows, left=header[:2])
+    return Table.of(header, rows, left=header[:2]) if rows else None
 
 
-def _gaps(found: list[dict[str, Any]]) -> list[str]:
-    """Gaps and their intervals, averaged over the seeds: seeds share users, so the width does not shrink."""
-    cells = []
-    for key in ("epsilon_gap", "epsilon_gap_without_folds"):
-        ends = {end: mean(one[key][end] for one in found) or 0.0 for end in ("value", "low", "high")}
-        cells.append(interval(ends, signed=True))
-    return cells
+def _ends(told: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Value and ends of an interval, averaged over the seeds: seeds share users, so the width does not shrink."""
+    return {end: mean(one.get(end) for one in told) for end in ("value", "low", "high")}
+
+
+def _gaps(found: list[dict[str, Any]], results: list[Result]) -> list[Cell]:
+    gaps = ("epsilon_gap", "epsilon_gap_without_folds")
+    return [Cell.of(_ends([one[gap] for one in found]), "signed", **_sources(results)) for gap in gaps]
 
 
 def _by_kind(found: list[dict[str, Any]]) -> str:
@@ -137,7 +168,7 @@ def _by_kind(found: list[dict[str, Any]]) -> str:
         fits = [one["temperatures"][kind] for one in found if kind in one["temperatures"]]
         accuracy, tau = (number(mean(fit[key] for fit in fits), digits=2) for key in ("accuracy", "tau"))
         cells.append(f"{kind} {accuracy} (τ {tau})")
-    return escape(", ".join(cells))
+    return ", ".join(cells)
 
 
 ORACLE_CAPTION = paragraph(
@@ -151,14 +182,13 @@ ORACLE_CAPTION = paragraph(
 )
 
 
-def _having(comparison: Comparison, part: str) -> dict[str, list[Record]]:
+def _having(comparison: Comparison, part: str) -> dict[str, list[Result]]:
     """The methods whose records have ``part``, with those records."""
-    found = ((name, [record for record in records if record[part]]) for name, records in comparison.methods.items())
-    return {name: records for name, records in found if records}
+    found = ((name, [one for one in results if one.diagnostics(part)]) for name, results in comparison.methods.items())
+    return {name: results for name, results in found if results}
 
 
-def _epsilon(found: list[dict[str, Any]], name: str) -> str:
+def _epsilon(found: list[dict[str, Any]], name: str, results: list[Result]) -> Cell:
     known = [one[name] for one in found if one[name]]
-    if not known:
-        return NONE
-    return f"{number(mean(one['mean'] for one in known))} ± {number(mean(one['sd'] for one in known))}"
+    means, deviations = (mean(one[part] for one in known) for part in ("mean", "sd"))
+    return Cell(means, sd=deviations, form="spread", **_sources(results))

@@ -2,78 +2,85 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
-from rosepo_bench.base.records import Record
-from rosepo_bench.evaluation.metrics import METRICS
 from rosepo_bench.report.comparison import Comparison
-from rosepo_bench.report.quality import BASELINES, difference, overall
+from rosepo_bench.report.quality import BASELINES, measured, minus
+from rosepo_bench.report.result import Result
+from rosepo_bench.report.table import Cell, Column, Table
 
+NAMES = ("dataset", "kind", "protocol", "method", "seed", "metric")
 ENDS = ("value", "low", "high", "n")
 
-HEADER = ("dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n")
-Value = tuple[str, dict[str, Any]]
-"""A metric's name, and its ``value`` with ``low``, ``high`` and ``n`` if it has them."""
 
-
-def long_form(comparisons: list[Comparison]) -> str:
-    """CSV. ``seed`` is that of a record, or ``all`` for values over all seeds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+def long_form(comparisons: list[Comparison]) -> Table:
+    """A value a row. ``seed`` is that of a record, or ``all`` for values over all seeds."""
+    rows: list[tuple[Cell, ...]] = []
     for comparison in comparisons:
-        for method, records in comparison.methods.items():
-            kind = records[0]["data"]["kind"]
-            for record in records:
-                for metric, value in _values(record):
-                    writer.writerow([comparison.title, kind, method, record.seed, metric, *_numbers(value)])
-            for metric, value in _overall(comparison, method):
-                writer.writerow([comparison.title, kind, method, "all", metric, *_numbers(value)])
-    return text.getvalue()
+        for name, results in comparison.methods.items():
+            place = [comparison.title, results[0]["data"]["kind"], results[0].protocol, name]
+            values = [(str(result.seed), *value) for result in results for value in _values(result)]
+            values += [("all", *value) for value in _overall(comparison, name)]
+            rows += [(*map(Cell, (*place, seed, metric)), value) for seed, metric, value in values]
+    columns = (*(Column(name, left=True) for name in NAMES), Column("value", ends=True))
+    return Table(columns, tuple(rows))
 
 
-def _values(record: Record) -> Iterator[Value]:
-    yield from record["metrics"].items()
-    for name, value in record["throughput"].items():
+def _values(result: Result) -> Iterator[tuple[str, Cell]]:
+    """A record's own numbers by name."""
+    sources: dict[str, Any] = {"seeds": (result.seed,), "records": (result.record.path,)}
+    for metric, value in result.metrics.items():
+        yield metric, Cell.of(value, **sources)
+    parts = (_throughput(result), _training(result), _preference(result), _oracle(result))
+    for name, value in (found for part in parts for found in part):
+        yield name, Cell.of(value if isinstance(value, dict) else {"value": value}, **sources)
+
+
+def _throughput(result: Result) -> Iterator[tuple[str, Any]]:
+    for name, value in result["throughput"].items():
         if name == "seconds":
-            yield from ((f"seconds_{stage}", {"value": seconds}) for stage, seconds in value.items())
+            yield from ((f"seconds_{stage}", seconds) for stage, seconds in value.items())
         elif isinstance(value, int | float):
-            yield name, {"value": value}
-    if found := record["preference"]:
-        yield "pairs_seen", {"value": found["pairs_seen"]}
-        yield "beta", {"value": found["beta"]}
+            yield name, value
+
+
+def _training(result: Result) -> Iterator[tuple[str, Any]]:
+    training = result["training"] or {}
+    if training.get("validation"):
+        yield "validation_last", training["validation"][-1][1]
+    if training.get("best_step") is not None:
+        yield "best_step", training["best_step"]
+
+
+def _preference(result: Result) -> Iterator[tuple[str, Any]]:
+    if found := result.diagnostics("preference"):
+        yield "pairs_seen", found["pairs_seen"]
+        if found["beta"] is not None:
+            yield "beta", found["beta"]
         for name in ("epsilon", "validation_epsilon"):
             if found[name]:
-                yield from ((f"{name}_{part}", {"value": found[name][part]}) for part in ("mean", "sd"))
-        for when, cell in found["margin_accuracy"].items():
-            if cell:
-                yield f"margin_accuracy_{when}", cell
+                yield from ((f"{name}_{part}", found[name][part]) for part in ("mean", "sd"))
+        for name in ("margin", "margin_accuracy"):
+            yield from ((f"{name}_{when}", told) for when, told in found.get(name, {}).items() if told)
         yield "changed_top", {"value": found["changed_top"]["share"], "n": found["changed_top"]["n"]}
-    if found := record["oracle"]:
+
+
+def _oracle(result: Result) -> Iterator[tuple[str, Any]]:
+    if found := result.diagnostics("oracle"):
         yield "oracle_accuracy", found["accuracy"]
         for name in ("epsilon_gap", "epsilon_gap_without_folds"):
             yield f"oracle_{name}", found[name]
             yield f"oracle_{name}_uniform", found["uniform"][name]
-        yield "oracle_tau_uniform", {"value": found["uniform"]["tau"]}
+        yield "oracle_tau_uniform", found["uniform"]["tau"]
         for kind, fit in found["temperatures"].items():
-            yield f"oracle_tau_{kind}", {"value": fit["tau"]}
-            yield (
-                f"oracle_accuracy_{kind}",
-                {name: fit["accuracy" if name == "value" else name] for name in ENDS},
-            )
+            yield f"oracle_tau_{kind}", fit["tau"]
+            yield f"oracle_accuracy_{kind}", {end: fit["accuracy" if end == "value" else end] for end in ENDS}
 
 
-def _overall(comparison: Comparison, method: str) -> Iterator[Value]:
-    for metric in METRICS:
-        yield metric, overall(comparison, method, metric).as_dict()
-        for baseline in BASELINES:
-            if (found := difference(comparison, method, baseline, metric)) is not None:
-                yield f"{metric}_minus_{baseline}", found.as_dict()
-
-
-def _numbers(cell: dict[str, Any]) -> list[str]:
-    found = [cell.get(name) for name in ENDS]
-    return [f"{one:.8g}" if isinstance(one, float) else "" if one is None else str(one) for one in found]
+def _overall(comparison: Comparison, name: str) -> Iterator[tuple[str, Cell]]:
+    """A row's numbers over all its seeds, and its differences to the baselines."""
+    for metric in comparison.metrics:
+        cells = {metric: measured(comparison, name, metric)}
+        cells |= {f"{metric}_minus_{base}": minus(comparison, name, base, metric) for base in BASELINES}
+        yield from ((label, cell) for label, cell in cells.items() if cell.value is not None)

@@ -44,11 +44,14 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {textwrap.shorten(line, 300, placeholder=' …')}" for line in lines)
 
 
-def interval(cell: Interval | Mapping[str, float] | None, signed: bool = False) -> str:
-    """``0.421 [0.390, 0.453]``; with ``signed``, positive numbers have a plus sign."""
+def interval(cell: Interval | Mapping[str, Any] | None, signed: bool = False) -> str:
+    """``0.421 [0.390, 0.453]``, or the number alone where it has no interval; with ``signed``, positive numbers have a
+    plus sign."""
     if cell is None:
         return NONE
     parts = cell.as_dict() if isinstance(cell, Interval) else cell
+    if parts.get("low") is None or parts.get("high") is None:
+        return number(parts["value"], signed=signed)
     return "{} [{}, {}]".format(*(number(parts[name], signed=signed) for name in ("value", "low", "high")))
 
 
@@ -75,6 +78,5 @@ def quantity(value: float | None) -> str:
 
 def distinct(values: Iterable[Any]) -> str:
     """The distinct values in their order, joined; there are several where seeds differ."""
-    return escape(
-        ", ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
-    )
+    told = (NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return ", ".join(dict.fromkeys(told))

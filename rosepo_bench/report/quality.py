@@ -2,165 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
 
+from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.intervals import Interval
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.evaluation.metrics import METRICS
+from rosepo_bench.evaluation.metrics.base import metrics
 from rosepo_bench.report.comparison import Comparison
-from rosepo_bench.report.markdown import (
-    NONE,
-    bullets,
-    distinct,
-    escape,
-    interval,
-    number,
-    paragraph,
-    percent,
-    table,
-)
+from rosepo_bench.report.markdown import distinct, escape, paragraph, percent
+from rosepo_bench.report.table import Block, Bullets, Cell, Form, Paragraph, Table
 
 BASELINES = ("sft", "popularity")
 NO_EFFECT = 0.01
 """A preference method that changed the top item of a smaller share of users is marked as having no effect."""
 
-DRAWS = {"candidates": "the others drawn uniformly"}
 UNMATCHED = paragraph(
     "Not all methods were run with the same seeds. A difference uses the seeds that both methods have; the quality",
     "table averages each method over all of its own.",
 )
-SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
 
-def heading(comparison: Comparison) -> str:
-    """``## movielens``; synthetic data are labelled."""
-    return f"## {escape(comparison.title)}" + (": synthetic data" if comparison.synthetic else "")
-
-
-def caption(comparison: Comparison) -> str:
-    """Data, users, split, protocol, seeds and ties, without which no number should be quoted."""
-    if not comparison.records:
-        return "No record."
-    first = comparison.records[0]
-    data, protocol = first["data"], first["protocol"]
-    draw = DRAWS.get(protocol["name"], "see the protocol's description")
-    sources = distinct(record["data"]["source"] for record in comparison.records)
-    seeds = sorted({record.seed for record in comparison.records})
-    return paragraph(
-        SYNTHETIC if comparison.synthetic else "",
-        f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
-        f"profile `{first['profile']}`, {_seeds(seeds)}.",
-        f"Protocol `{protocol['name']}`: the target among {protocol['size']} candidates, {draw}",
-        f"(sha256 {data['candidates_sha256'][:12]}); language models rank by the {protocol['score']} of a",
-        "title's token log-probs.",
-        _ties(data["tied_share"]),
-        escape(comparison.note),
-    )
-
-
-def _ties(share: float | None) -> str:
-    if not share:
-        return ""
-    return f"For {percent(share)} of the users the last events have the same time: file order determines the target."
-
-
-def quality(comparison: Comparison) -> str:
+def quality(comparison: Comparison) -> list[Block]:
     """The table of metrics, with a row for methods without a record too, and a list of the cells without one."""
-    rows = []
+    rows: list[list[Cell | str]] = []
     for name in comparison.names:
         if name in comparison.methods:
-            cells = [interval(overall(comparison, name, metric)) for metric in METRICS]
-            rows.append([escape(name), str(len(comparison.methods[name])), *cells])
+            cells = [measured(comparison, name, metric) for metric in comparison.metrics]
+            rows.append([name, str(len(comparison.methods[name])), *cells])
         else:
-            failed = any(reason for _, method, _, reason in comparison.failures if method == name)
-            word = "failed" if failed else "missing"
-            rows.append([escape(name), "0", word, *[NONE] * (len(METRICS) - 1)])
-    parts = [table(["method", "seeds", *(metric.upper() for metric in METRICS)], rows, left=["method"])]
-    if comparison.failures:
-        parts.append(
-            bullets(
-                f"{escape(method)}, seed {seed}: " + (f"failed: {escape(reason)}" if reason else "missing")
-                for _, method, seed, reason in comparison.failures
-            )
-        )
-    return "\n\n".join(parts)
+            word = "failed" if any(failure.reason for failure in comparison.absent[name]) else "missing"
+            rows.append([name, "0", word, *[Cell()] * (len(comparison.metrics) - 1)])
+    names = [metric.upper() for metric in comparison.metrics] or ["result"]
+    blocks: list[Block] = [Table.of(["method", "seeds", *names], rows, left=["method"])]
+    if lines := [_absent(name, one) for name, failures in comparison.absent.items() for one in failures]:
+        blocks.append(Bullets(tuple(lines)))
+    return blocks
 
 
-def overall(comparison: Comparison, method: str, metric: str) -> Interval:
-    """A metric with its interval over users; each user's value is averaged over the seeds."""
-    return statistics.average(statistics.over_seeds(comparison.values(method, metric)))
+def _absent(name: str, failure: Failure) -> str:
+    return f"{name}, seed {failure.seed}: " + (f"failed: {failure.reason}" if failure.reason else "missing")
 
 
-def difference(comparison: Comparison, method: str, baseline: str, metric: str = "hr@1") -> Interval | None:
+def measured(comparison: Comparison, name: str, metric: str) -> Cell:
+    """A metric of a row as a cell."""
+    results = comparison.methods[name]
+    return Cell.of(overall(comparison, name, metric), **_sources(comparison, name, [one.seed for one in results]))
+
+
+def _sources(comparison: Comparison, name: str, seeds: Collection[int]) -> dict[str, Any]:
+    records = tuple(one.record.path for one in comparison.methods[name] if one.seed in seeds)
+    return {"seeds": tuple(seeds), "records": records}
+
+
+def overall(comparison: Comparison, name: str, metric: str) -> dict[str, Any] | None:
+    """A metric with its interval over users; each user's value is averaged over the seeds. Where the users' values are
+    not known, the mean of what the records say, with an interval for a single seed alone. None: a record of the row
+    does not have it."""
+    values = comparison.values(name, metric)
+    if values is not None:
+        return metrics()[metric].interval(statistics.over_seeds(values))
+    told = [one.metrics[metric] for one in comparison.methods[name] if metric in one.metrics]
+    if len(told) < len(comparison.methods[name]):
+        return None
+    if len(told) == 1:
+        return told[0]
+    return {"value": float(np.mean([one["value"] for one in told])), "low": None, "high": None, "n": None}
+
+
+def difference(comparison: Comparison, name: str, baseline: str, metric: str = "hr@1") -> Interval | None:
     """Paired difference to a baseline over the seeds that both have, averaged over seeds and then over users. None if
-    the method is the baseline, if the baseline has no record, and if the two have no seed in common."""
-    if method == baseline or baseline not in comparison.methods:
+    the row is of the baseline, if the baseline has no record, if the two have no seed in common, and if the users'
+    values are not known."""
+    base = comparison.baseline(name, baseline)
+    seeds = comparison.shared_seeds(name, base) if base else []
+    if not base or not seeds:
         return None
-    seeds = comparison.shared_seeds(method, baseline)
-    if not seeds:
+    first, second = (comparison.values(row, metric, seeds) for row in (name, base))
+    if first is None or second is None:
         return None
-    first, second = (statistics.over_seeds(comparison.values(name, metric, seeds)) for name in (method, baseline))
-    return statistics.paired(first, second)
+    return statistics.paired(statistics.over_seeds(first), statistics.over_seeds(second))
+
+
+def minus(comparison: Comparison, name: str, baseline: str, metric: str = "hr@1", form: Form = "signed") -> Cell:
+    """The difference to a baseline as a cell."""
+    found, base = difference(comparison, name, baseline, metric), comparison.baseline(name, baseline)
+    if found is None or base is None:
+        return Cell(form=form)
+    seeds = comparison.shared_seeds(name, base)
+    one, other = (_sources(comparison, row, seeds) for row in (name, base))
+    return Cell.of(found.as_dict(), form, seeds=tuple(seeds), records=one["records"] + other["records"])
 
 
 def unmatched(comparison: Comparison) -> list[str]:
     """A line for each difference that leaves out seeds that only one of the two methods has."""
+    pairs = ((name, comparison.baseline(name, base)) for name in comparison.methods for base in BASELINES)
     return [
-        f"{escape(method)} minus {baseline}: {_unmatched(comparison, method, baseline)}"
-        for method in comparison.methods
-        for baseline in BASELINES
-        if baseline in comparison.methods and comparison.seeds(method) != comparison.seeds(baseline)
+        f"{name} minus {base}: {_unmatched(comparison, name, base)}"
+        for name, base in pairs
+        if base and comparison.seeds(name) != comparison.seeds(base)
     ]
 
 
-def _unmatched(comparison: Comparison, method: str, baseline: str) -> str:
+def _unmatched(comparison: Comparison, name: str, base: str) -> str:
     """``seed 0, which both have; left out: seeds 1, 2 of sft``."""
-    shared = comparison.shared_seeds(method, baseline)
-    rest = {name: [seed for seed in comparison.seeds(name) if seed not in shared] for name in (method, baseline)}
-    out = " and ".join(f"{_seeds(seeds)} of {escape(name)}" for name, seeds in rest.items() if seeds)
-    return f"{_seeds(shared)}, which both have; left out: {out}" if shared else f"no seed in common ({out})"
+    shared = comparison.shared_seeds(name, base)
+    rest = {row: [seed for seed in comparison.seeds(row) if seed not in shared] for row in (name, base)}
+    out = " and ".join(f"{seeds_in_words(seeds)} of {row}" for row, seeds in rest.items() if seeds)
+    return f"{seeds_in_words(shared)}, which both have; left out: {out}" if shared else f"no seed in common ({out})"
 
 
-def _seeds(seeds: list[int]) -> str:
+def seeds_in_words(seeds: Collection[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {distinct(seeds)}"
 
 
-def differences(comparison: Comparison) -> str:
+def differences(comparison: Comparison) -> list[Block]:
     """Paired differences in HR@1, its standard deviation over seeds and, if known, HR@1 without tied users."""
     untied = comparison.untied()
     header = ["method", *(f"HR@1 minus {name}" for name in BASELINES), "sd over seeds"]
     header += [] if untied is None else ["HR@1, untied users"]
-    rows = []
+    rows: list[list[Cell | str]] = []
     for name in comparison.methods:
-        values = comparison.values(name, "hr@1")
-        row = [escape(name), *(interval(difference(comparison, name, base), signed=True) for base in BASELINES)]
-        row.append(number(statistics.seed_spread(values)))
+        values = comparison.values(name, "hr@1") or []
+        row: list[Cell | str] = [name, *(minus(comparison, name, base) for base in BASELINES)]
+        row.append(Cell(statistics.seed_spread(values)))
         if untied is not None:
-            rest = statistics.over_seeds(values)[untied]
-            row.append(interval(statistics.average(rest) if len(rest) > 1 else None))
+            rest = statistics.over_seeds(values)[untied] if values else np.zeros(0)
+            row.append(Cell.of(statistics.average(rest).as_dict() if len(rest) > 1 else None))
         rows.append([*row, _effect(comparison, name)])
-    parts = [table([*header, "note"], rows, left=["method", "note"])]
+    blocks: list[Block] = [Table.of([*header, "note"], rows, left=["method", "note"])]
     if lines := unmatched(comparison):
-        parts += [UNMATCHED, bullets(lines)]
-    return "\n\n".join([*parts, _power(comparison)])
+        blocks += [Paragraph(UNMATCHED), Bullets(tuple(lines))]
+    return [*blocks, Paragraph(_power(comparison))]
 
 
-def _effect(comparison: Comparison, method: str) -> str:
-    found = [record["preference"] for record in comparison.methods[method] if record["preference"]]
+def _effect(comparison: Comparison, name: str) -> str:
+    found = [told for result in comparison.methods[name] if (told := result.diagnostics("preference"))]
     share = float(np.mean([one["changed_top"]["share"] for one in found])) if found else 1.0
     return "" if share >= NO_EFFECT else f"no effect: top item changed for {percent(share)} of users"
 
 
 def _power(comparison: Comparison) -> str:
     """The smallest difference that this number of users can detect, from the comparisons of preference methods."""
-    base = next((name for name in BASELINES if name in comparison.methods), None)
+    methods = {results[0].method for results in comparison.methods.values()}
+    base = next((name for name in BASELINES if name in methods), None)
     tuned = [name for name, records in comparison.methods.items() if records[0]["family"] == "preference"]
     found = [difference(comparison, name, base) for name in tuned or comparison.methods] if base else []
     smallest = max((statistics.detectable(one) for one in found if one), default=None)
     if smallest is None:
         return paragraph("There is no second method with the same seeds to compare with.")
     return paragraph(
-        f"With these users a difference in HR@1 from {base} smaller than about {smallest:.3f} is likely to",
-        "go undetected (80 % power, the widest interval of the",
+        f"With these users a difference in HR@1 from {escape(base or '')} smaller than about {smallest:.3f} is likely",
+        "to go undetected (80 % power, the widest interval of the",
         "preference methods)." if tuned else "methods).",
     )

@@ -1,17 +1,21 @@
-"""The report: Markdown tables and a CSV, from records alone."""
+"""The report from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.records import Failure, Record
-from rosepo_bench.report import diagnostics, quality
+from rosepo_bench.base.failures import Failure
+from rosepo_bench.base.records import Record
+from rosepo_bench.report import captions, diagnostics, quality
 from rosepo_bench.report.comparison import Comparison, comparisons
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
+from rosepo_bench.report.render import FORMATS, check_formats, markdown
+from rosepo_bench.report.result import sound
+from rosepo_bench.report.table import Block, Bullets, Heading, Paragraph, Report
 
 LEGEND = paragraph(
     "Each value is followed by its 95 % interval over users: Wilson's for HR of one seed, otherwise Student's t over",
@@ -19,43 +23,72 @@ LEGEND = paragraph(
     "Student's t). The intervals exclude variance over training seeds, which `sd over seeds` shows, and are not",
     "corrected for multiple comparisons.",
 )
+LEFT_OUT = "Records that cannot be used are left out:"
 
 
-def render(records: Sequence[Record], failures: Sequence[Failure] = ()) -> str:
-    """The whole report as Markdown that fits a terminal of 160 columns.
+def report_of(
+    records: Sequence[Record],
+    failures: Sequence[Failure] = (),
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """The report. ``failures``: cells that failed or were not run; those with a newer record are left out.
+    ``problems``: what is wrong with records that could not be read; ``notes``: what a reader must know of all numbers.
 
-    ``failures``: (data set, method, seed, reason) of each cell without a record; with an empty reason it has
-    not run. UserError: nothing to report, records that contradict their predictions, methods with different users.
+    UserError: nothing to report, or methods with different users.
     """
-    return _markdown(_comparisons(records, failures))
+    good, contradictory = sound(records)
+    problems = [*problems, *contradictory]
+    parts = comparisons(good, failures)
+    if not parts:
+        why = "; ".join(problems) or "run `python -m rosepo_bench run` first, or give another --out"
+        raise UserError(f"no records to report: {why}")
+    blocks: list[Block] = [Heading("Results", 1), Paragraph(LEGEND), *(Paragraph(paragraph(note)) for note in notes)]
+    if problems:
+        blocks += [Paragraph(LEFT_OUT), Bullets(tuple(problems))]
+    return Report((*blocks, *(block for part in parts for block in _section(part))), long_form(parts))
 
 
-def write_report(out: Path, records: Sequence[Record], failures: Sequence[Failure] = ()) -> list[Path]:
-    """Writes ``report.md`` and ``results.csv`` below ``out``, atomically; returns their paths."""
-    parts = _comparisons(records, failures)
-    report, results = out / "report.md", out / "results.csv"
-    store.write_text(report, _markdown(parts))
-    store.write_text(results, long_form(parts))
-    return [report, results]
+def render(
+    records: Sequence[Record],
+    failures: Sequence[Failure] = (),
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The report as Markdown that fits a terminal."""
+    return markdown(report_of(records, failures, problems, notes))
 
 
-def _comparisons(records: Sequence[Record], failures: Sequence[Failure]) -> list[Comparison]:
-    if not records and not failures:
-        raise UserError("no records to report; run `python -m rosepo_bench run` first, or give another --out")
-    return comparisons(records, failures)
+def write_report(
+    out: Path,
+    records: Sequence[Record],
+    failures: Sequence[Failure] = (),
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    formats: Sequence[str] = ("md", "csv"),
+) -> list[Path]:
+    """Writes the report below ``out`` in each format, every file atomically; returns their paths."""
+    check_formats(formats)
+    found = report_of(records, failures, problems, notes)
+    paths = {name: out / FORMATS[name].file for name in formats}
+    for name, path in paths.items():
+        store.write_text(path, FORMATS[name].function(found))
+    return list(paths.values())
 
 
-def _markdown(parts: list[Comparison]) -> str:
-    return "\n\n".join(["# Results", LEGEND, *map(_one, parts)]) + "\n"
-
-
-def _one(comparison: Comparison) -> str:
-    blocks = [quality.heading(comparison), quality.caption(comparison), "### Quality", quality.quality(comparison)]
-    if comparison.records:
-        blocks += ["### Differences in HR@1", quality.differences(comparison)]
-        blocks += ["### Throughput", diagnostics.throughput(comparison), diagnostics.THROUGHPUT_CAPTION]
-    if found := diagnostics.preference(comparison):
-        blocks += ["### Preference training", found, diagnostics.PREFERENCE_CAPTION]
-    if found := diagnostics.oracle(comparison):
-        blocks += ["### Preference oracle", found, diagnostics.ORACLE_CAPTION]
-    return "\n\n".join(blocks)
+def _section(part: Comparison) -> Iterator[Block]:
+    """Throughput and diagnostics are of the records, not of the protocol: they are shown once."""
+    yield from (Heading(captions.heading(part), 2), Paragraph(captions.caption(part)))
+    yield from (Heading("Quality", 3), *quality.quality(part))
+    if part.records:
+        yield from (Heading("Differences in HR@1", 3), *quality.differences(part))
+    if part.records and not part.repeated:
+        yield from (Heading("Throughput", 3), diagnostics.throughput(part), Paragraph(diagnostics.THROUGHPUT_CAPTION))
+    if (found := diagnostics.watched(part)) and not part.repeated:
+        yield from (Heading("Validation during training", 3), found, Paragraph(diagnostics.WATCHED_CAPTION))
+    if (found := diagnostics.pairs(part)) and not part.repeated:
+        yield from (Heading("Preference pairs", 3), found, Paragraph(diagnostics.PAIRS_CAPTION))
+    if (found := diagnostics.preference(part)) and not part.repeated:
+        yield from (Heading("Preference training", 3), found, Paragraph(diagnostics.PREFERENCE_CAPTION))
+    if (found := diagnostics.oracle(part)) and not part.repeated:
+        yield from (Heading("Preference oracle", 3), found, Paragraph(diagnostics.ORACLE_CAPTION))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.evaluation.metrics import METRICS, hit_ratio, measure, ndcg, ranks
+from rosepo_bench.base.plugins import registry
+from rosepo_bench.evaluation import statistics
+from rosepo_bench.evaluation.metrics.base import Metric, Predictions, measure, metrics, ranking_metric, ranks
+from rosepo_bench.evaluation.metrics.ranking import hit_ratio, ndcg
 
 RANKS = arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(1, 20))
 
@@ -111,14 +115,81 @@ def test_position_must_be_a_column(position: int) -> None:
 
 def test_registry_measures_everything() -> None:
     rank = np.array([1, 2, 6, 11])
-    assert list(METRICS) == ["hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"]
-    table = measure(rank)
-    assert list(table) == list(METRICS)
+    known = ["hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"]
+    assert [name for name in metrics() if name in known] == known
+    table = measure(Predictions(np.arange(4), rank), {"rank"})
+    assert [name for name in table if name in known] == known
     assert [table[name]["value"] for name in ("hr@1", "hr@5", "hr@10")] == [0.25, 0.5, 0.75]
     expected = (1 + 1 / np.log2(3) + 1 / np.log2(7)) / 4
     assert table["ndcg@10"]["value"] == pytest.approx(expected)
-    for name, cell in table.items():
+    for name in known:
+        cell = table[name]
         assert list(cell) == ["value", "low", "high", "n"]
         assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1
         assert cell["n"] == 4
-        assert METRICS[name].description
+        assert metrics()[name].about
+
+
+def theirs(function: Any, per: Any = "user", needs: Any = ("rank",)) -> Metric:
+    return Metric("theirs", "", frozenset(needs), "low", function, per=per)
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Metrics of another package, for one test."""
+
+    def declare(metric: Metric) -> None:
+        monkeypatch.setitem(registry(Metric).found, metric.name, metric)
+
+    return declare
+
+
+def test_a_metric_is_computed_where_its_needs_are_given(declared: Any) -> None:
+    predictions = Predictions(np.arange(3), np.array([1, 2, 3]), top=np.array([5, 5, 6]))
+    assert predictions.gives == {"users", "rank", "top"}
+    declared(theirs(lambda found: len(np.unique(found.top)), "corpus", ("top",)))
+    assert measure(predictions, predictions.gives)["theirs"] == {"value": 2.0, "low": None, "high": None, "n": None}
+    assert "theirs" not in measure(predictions, {"rank", "scores"})
+    assert measure(predictions, {"scores"}) == {}
+
+
+def test_predictions_of_a_file_hold_what_metrics_read() -> None:
+    arrays = {"users": np.array(["a", "b"]), "rank": np.array([1, 2], np.int16), "tied": np.array([True, False])}
+    found = Predictions.of(arrays)
+    assert found.gives == {"users", "rank"}
+    assert measure(found, found.gives)["hr@1"]["value"] == 0.5
+
+
+def test_values_outside_the_unit_interval_have_students_interval(declared: Any) -> None:
+    rank = np.array([1, 2, 6, 11])
+    declared(theirs(lambda found: found.rank))
+    expected = statistics.student(rank.astype(float)).as_dict()
+    assert measure(Predictions(np.arange(4), rank), {"rank"})["theirs"] == expected
+    assert expected["low"] < 0
+
+
+@pytest.mark.parametrize(
+    ("function", "per", "problem"),
+    [
+        (lambda found: np.zeros(3), "user", r"it returns shape \(3,\), want \(4,\) \(per user\)"),
+        (lambda found: np.zeros(4), "corpus", r"it returns shape \(4,\), want \(\) \(per corpus\)"),
+        (lambda found: 0.5, "user", r"it returns shape \(\)"),
+        (lambda found: np.full(4, np.nan), "user", "it returns nan, want finite numbers"),
+        (lambda found: np.inf, "corpus", "it returns inf"),
+        (lambda found: None, "corpus", "it returns nan"),
+        (lambda found: "many", "corpus", "ValueError: "),
+        (lambda found: found.scores[0], "corpus", "TypeError: "),
+    ],
+)
+def test_a_broken_metric_is_named(function: Any, per: str, problem: str) -> None:
+    predictions = Predictions(np.arange(4), np.arange(1, 5))
+    with pytest.raises(UserError, match=f"metric theirs: {problem}.*; fix it, or remove the package"):
+        theirs(function, per)(predictions)
+
+
+def test_training_is_watched_by_metrics_of_ranks(declared: Any) -> None:
+    assert ranking_metric("ndcg@10").name == "ndcg@10"
+    declared(theirs(lambda found: 0.0, "corpus"))
+    for name, said in (("theirs", "want one of each user"), ("ndgc@10", "did you mean 'ndcg@10'")):
+        with pytest.raises(UserError, match=said):
+            ranking_metric(name)

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from rosepo_bench.base import records
+from rosepo_bench.base.failures import Failure
+from rosepo_bench.base.record_schema import row_of
 from rosepo_bench.base.records import Record
+from rosepo_bench.base.seeds import digest
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.evaluation.metrics import measure
+from rosepo_bench.evaluation.metrics.base import Predictions
+from rosepo_bench.evaluation.metrics.base import measure as measure_all
 
 FAMILY = {
     "popularity": "popularity",
@@ -18,7 +22,15 @@ FAMILY = {
     "zero_shot": "language_model",
     "sft": "language_model",
 }
+
+
 Json = dict[str, Any]
+PROTOCOL = "candidates-sum"
+
+
+def measure(rank: np.ndarray) -> Json:
+    """What a record says of these ranks."""
+    return measure_all(Predictions(np.arange(len(rank)), rank), {"rank"})
 
 
 def ranks(first: int, users: int = 100) -> np.ndarray:
@@ -36,6 +48,7 @@ def preference(users: int, **changes: Any) -> dict[str, Any]:
         "sampler": "self_hard",
         "loss": "cdpo",
         "beta": 1.0,
+        "rejected": 1,
         "epsilon": histogram,
         "validation_epsilon": {**histogram, "mean": 0.22},
         "margin_accuracy": {"before": before, "after": after},
@@ -56,18 +69,27 @@ def oracle() -> dict[str, Any]:
     return {"accuracy": accuracy, "uniform": uniform, "temperatures": {"self_hard": fit}, **gaps}
 
 
+def evaluation(rank: np.ndarray, size: int = 20, score: str = "sum") -> Json:
+    return {"facts": {"name": "candidates", "size": size, "score": score}, "metrics": measure(rank)}
+
+
 def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: Any) -> Json:
-    """A whole record with its ranks; ``changes`` replace top-level fields, ``data`` is merged."""
+    """A whole record with its ranks; ``changes`` replace top-level fields, ``data`` is merged. ``told`` and ``oracle``
+    are its diagnostics; its key and row are made from method, settings, data and seed."""
     family, seed = FAMILY.get(method, "preference"), changes.get("seed", 0)
     trained, tuned = family != "popularity", family == "preference"
+    settings = changes.get("settings", {})
+    told = changes.pop("told", preference(len(rank)) if tuned else None)
+    judged = changes.pop("oracle", None)
     return {
-        "schema": 1,
-        "key": f"{method}{seed}".encode().hex().ljust(64, "0"),
+        "key": digest(method, seed, settings, data or {}, changes.get("profile", "")),
+        "row": row_of(method, settings, {}),
         "dataset": "movielens",
         "method": method,
         "family": family,
         "seed": 0,
         "profile": "demo",
+        "settings": {},
         "config": {},
         "data": {
             "source": "ml-100k",
@@ -81,10 +103,9 @@ def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: A
             "users": len(rank),
             **(data or {}),
         },
-        "protocol": {"name": "candidates", "size": 20, "score": "sum"},
-        "metrics": measure(rank),
-        "preference": preference(len(rank)) if tuned else None,
-        "oracle": None,
+        "training": {"steps": 157, "planned_steps": 157, "best_step": None} if tuned else None,
+        "evaluations": {PROTOCOL: evaluation(rank)},
+        "diagnostics": {"preference": told, "oracle": judged},
         "throughput": {
             "training_tokens_per_s": 12345.6 if trained else None,
             "pairs_per_s": 41.26 if tuned else None,
@@ -103,10 +124,21 @@ def record(method: str, rank: np.ndarray, data: Json | None = None, **changes: A
     }
 
 
-def read_back(out: Path, *made: dict[str, Any], tied: np.ndarray | None = None) -> list[Record]:
+def write(out: Path, made: Json, **arrays: np.ndarray) -> Path:
+    """One record on disk, its predictions with ``arrays`` beside the ranks."""
+    rank = made.pop("rank")
+    given = {"users": np.arange(len(rank)), "rank": rank, **arrays}
+    return records.write_record(out, made, dict.fromkeys(made["evaluations"], given))
+
+
+def read_back(out: Path, *made: Json, tied: np.ndarray | None = None) -> list[Record]:
     """The records as they come from disk."""
     for one in made:
-        rank = one.pop("rank")
-        extra = {} if tied is None else {"tied": tied}
-        records.write_record(out, one, {"users": np.arange(len(rank)), "rank": rank, **extra})
-    return records.read_records(out)
+        write(out, one, **({} if tied is None else {"tied": tied}))
+    found, problems = records.read_records(out)
+    assert problems == []
+    return found
+
+
+def failure(dataset: str, method: str, seed: int = 0, reason: str = "", **settings: Any) -> Failure:
+    return Failure(dataset, method, seed, reason, "k" * 64, settings, created="2100" if reason else "")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import oracle, preference, ranks, read_back, record
+from made_up import PROTOCOL, evaluation, failure, measure, oracle, preference, ranks, read_back, record
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.evaluation.metrics import measure
 from rosepo_bench.report.tables import render, write_report
 
 GOLDEN = Path(__file__).with_name("golden.md")
@@ -36,16 +36,16 @@ def column(text: str, table: str) -> list[str]:
     return [line.split("|")[1].strip() for line in block.splitlines()[2:]]
 
 
-def scenario(out: Path) -> tuple[list[Record], list[tuple[str, str, int, str]]]:
+def scenario(out: Path) -> tuple[list[Record], list[Failure]]:
     steam = {"kind": "synthetic", "source": "steam-replica", "tied_share": None}
     records = [record(name, ranks(n)) for name, n in (("sft", 30), ("popularity", 10), ("sasrec", 35))]
-    records.append(record("dpo", ranks(30), preference=preference(100, changed_top={"share": 0.004, "n": 100})))
+    records.append(record("dpo", ranks(30), told=preference(100, changed_top={"share": 0.004, "n": 100})))
     records.append(record("rosepo", ranks(36), oracle=oracle()))
     records += [record(name, ranks(20), dataset="steam", data=steam) for name in ("sft", "popularity")]
     failures = [
-        ("steam", "rosepo", 0, "disk full while writing a|b"),
-        ("steam", "dpo", 0, ""),
-        ("goodreads", "sft", 0, ""),
+        failure("steam", "rosepo", 0, "disk full while writing a|b"),
+        failure("steam", "dpo"),
+        failure("goodreads", "sft"),
     ]
     return read_back(out, *records), failures
 
@@ -61,7 +61,7 @@ def test_report_fits_a_terminal_and_depends_on_nothing_else(tmp_path: Path) -> N
     records, failures = scenario(tmp_path)
     text = render(records, failures)
     assert max(map(len, text.splitlines())) <= 160
-    assert render(read_records(tmp_path), failures) == text
+    assert render(read_records(tmp_path)[0], failures) == text
 
 
 def test_methods_stand_in_a_sensible_order(tmp_path: Path) -> None:
@@ -115,9 +115,7 @@ def test_seeds_share_their_validation_pairs(tmp_path: Path) -> None:
 
 def test_no_effect_is_said_aloud(tmp_path: Path) -> None:
     shares = {"dpo": 0.0099, "kto": 0.01}
-    rows = [
-        record(m, ranks(30), preference=preference(100, changed_top={"share": s, "n": 100})) for m, s in shares.items()
-    ]
+    rows = [record(m, ranks(30), told=preference(100, changed_top={"share": s, "n": 100})) for m, s in shares.items()]
     text = render(read_back(tmp_path, *rows, record("sft", ranks(30))))
     assert row(text, "Differences in HR@1", "dpo")["note"] == "no effect: top item changed for 1.0 % of users"
     assert row(text, "Differences in HR@1", "kto")["note"] == ""
@@ -144,7 +142,8 @@ def test_tied_users_are_left_out_where_they_are_known(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"profile": "reference"}, 'profile "reference"'),
-        ({"protocol": {"name": "candidates", "size": 20, "score": "mean"}}, '"score": "mean"'),
+        ({"evaluations": {PROTOCOL: evaluation(ranks(20), score="mean")}}, '"score": "mean"'),
+        ({"evaluations": {"candidates-mean": evaluation(ranks(20))}}, 'protocol "candidates-mean"'),
         ({"data": {"candidates_sha256": "e" * 64}}, "candidates " + '"' + "e" * 64),
         ({"data": {"split": "temporal"}}, 'split "temporal"'),
         ({"data": {"digest": "0" * 64}}, 'data "' + "0" * 64),
@@ -152,8 +151,11 @@ def test_tied_users_are_left_out_where_they_are_known(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_compared_stands_apart(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     text = render(read_back(tmp_path, record("dpo", ranks(30)), record("sft", ranks(20), **change)))
-    assert "## movielens (1 of 2)" in text
-    second = text.split("## movielens (2 of 2)")[1]
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    names = ["candidates-sum", "candidates-mean"]
+    numbered = [f"## movielens ({place} of 2)" for place in (1, 2)]
+    assert headings == ([f"## movielens, {name}" for name in names] if "candidates-mean" in said else numbered)
+    second = text.split(headings[1])[1]
     assert column(second, "Quality") == ["sft"]
     assert said in " ".join(second.split())
     assert "minus sft" not in column(text, "Differences in HR@1")
@@ -170,15 +172,19 @@ def test_different_users_are_refused(tmp_path: Path) -> None:
         render(records)
 
 
-def test_a_record_that_contradicts_its_predictions_is_refused(tmp_path: Path) -> None:
-    records = read_back(tmp_path, record("sft", ranks(30), metrics=measure(ranks(31))))
-    with pytest.raises(UserError, match=r"says hr@1 = 0\.310000, but its predictions give 0\.300000"):
-        render(records)
+def test_a_record_that_contradicts_its_predictions_is_left_out(tmp_path: Path) -> None:
+    said = {**evaluation(ranks(30)), "metrics": measure(ranks(31))}
+    made = record("sft", ranks(30), evaluations={PROTOCOL: said})
+    with pytest.raises(UserError, match=r"says hr@1 = 0\.310000, but its predictions give 0\.300000") as alone:
+        render(read_back(tmp_path, made))
+    text = render(read_back(tmp_path, record("dpo", ranks(30))))
+    assert "Records that cannot be used are left out:\n\n- " in text
+    assert "sft/seed0-" in str(alone.value)
+    assert "- " + str(alone.value).removeprefix("no records to report: ").partition(" says")[0] in text
+    assert column(text, "Quality") == ["dpo"]
 
 
-def test_unknown_family_and_nothing_at_all_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown family 'magic'"):
-        render(read_back(tmp_path, record("sft", ranks(30), family="magic")))
+def test_nothing_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="no records to report"):
         render([])
 
@@ -194,15 +200,15 @@ def test_the_smallest_visible_difference_is_that_of_the_preference_methods(tmp_p
 
 def test_failed_and_missing_cells_are_rows(tmp_path: Path) -> None:
     failures = [
-        ("movielens", "rosepo", 0, "out of\nmemory"),
-        ("movielens", "dpo", 0, ""),
-        ("movielens", "sft", 1, "killed"),
+        failure("movielens", "rosepo", 0, "out of\nmemory"),
+        failure("movielens", "dpo"),
+        failure("movielens", "sft", 1, "killed"),
     ]
     text = render(read_back(tmp_path, record("sft", ranks(30))), failures)
     assert row(text, "Quality", "rosepo")["HR@1"] == "failed"
     assert row(text, "Quality", "dpo")["HR@1"] == "missing"
     assert row(text, "Quality", "sft")["HR@1"].startswith("0.300")
-    assert "- rosepo, seed 0: failed: out of memory\n- dpo, seed 0: missing\n- sft, seed 1: failed: killed\n" in text
+    assert "- sft, seed 1: failed: killed\n- dpo, seed 0: missing\n- rosepo, seed 0: failed: out of memory\n" in text
     alone = render([], failures)
     assert column(alone, "Quality") == ["sft", "dpo", "rosepo"]
     assert "### Throughput" not in alone
@@ -216,7 +222,7 @@ def test_names_cannot_break_the_table(tmp_path: Path) -> None:
 
 def test_absent_values_are_dashes(tmp_path: Path) -> None:
     bare = preference(100, validation_epsilon=None, margin_accuracy={"before": None, "after": None})
-    text = render(read_back(tmp_path, record("simpo", ranks(30), preference=bare), record("popularity", ranks(10))))
+    text = render(read_back(tmp_path, record("simpo", ranks(30), told=bare), record("popularity", ranks(10))))
     found = row(text, "Preference training", "simpo")
     assert [found[name] for name in ("ε, validation", "accuracy before", "accuracy after")] == ["–"] * 3
     assert found["ε, training"] == "0.213 ± 0.081"
@@ -233,7 +239,7 @@ def test_written_files_hold_every_number_once(tmp_path: Path) -> None:
     assert (report, results) == (tmp_path / "report.md", tmp_path / "results.csv")
     assert report.read_text(encoding="utf-8") == render(records)
     table = list(csv.DictReader(io.StringIO(results.read_text(encoding="utf-8"))))
-    assert list(table[0]) == ["dataset", "kind", "method", "seed", "metric", "value", "low", "high", "n"]
+    assert list(table[0]) == [*("dataset", "kind", "protocol", "method", "seed", "metric", "value", "low", "high", "n")]
     found = {(one["method"], one["seed"], one["metric"]): one for one in table}
     assert len(found) == len(table)
     assert float(found["sft", "1", "hr@1"]["value"]) == 0.31

@@ -1,0 +1,48 @@
+"""The arrays of a file of predictions: a row per test user in each. What reports and metrics read of them is checked;
+a protocol may add more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rosepo_bench.base.errors import UserError
+
+KINDS = {"rank": ("i", "whole numbers"), "tied": ("b", "true or false"), "scores": ("f", "numbers")}
+
+
+def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
+    """UserError: no ``users`` [n] (numbers or names); another array without a row for each of them; ``rank`` [n] that
+    is no whole number from 1 up; ``tied`` [n] that is no truth value; ``scores`` [n, m] that are no numbers."""
+
+    def refuse(name: str, problem: str) -> None:
+        raise UserError(f"{where}: {name} {problem}; {then}")
+
+    if "users" not in arrays:
+        refuse("users", "is missing")
+    users = arrays["users"]
+    if users.ndim != 1 or users.dtype.kind not in "iuU":
+        refuse("users", f"has dtype {users.dtype} and shape {users.shape}, want one number or name per user")
+    for name, array in arrays.items():
+        if array.shape[:1] != users.shape:
+            refuse(name, f"has shape {array.shape}, want a row for each of {len(users)} users")
+        kind, wanted = KINDS.get(name, (array.dtype.kind, ""))
+        if array.dtype.kind != kind:
+            refuse(name, f"has dtype {array.dtype}, want {wanted}")
+    for name in ("rank", "tied"):
+        if name in arrays and arrays[name].ndim != 1:
+            refuse(name, f"has shape {arrays[name].shape}, want one value per user")
+    if "rank" in arrays and arrays["rank"].min(initial=1) < 1:
+        refuse("rank", "holds a number below 1, the best rank")
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are stored: ranks as int16, or int32 where that is too short; scores as float32."""
+    found = dict(arrays)
+    if "rank" in found:
+        short = found["rank"].max(initial=0) <= np.iinfo(np.int16).max
+        found["rank"] = found["rank"].astype(np.int16 if short else np.int32)
+    if "scores" in found:
+        found["scores"] = found["scores"].astype(np.float32)
+    return found

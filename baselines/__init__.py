@@ -1,1 +1,1 @@
-"""The methods of the benchmark, one file each, registered in pyproject.toml under ``rosepo_bench.methods``."""
+"""The methods of the benchmark, one file each: every method in this folder is found and listed."""

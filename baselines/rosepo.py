@@ -1,35 +1,33 @@
 """RosePO (arXiv 2410.12519), our reading: hard rejected items and an ε for each pair from a preference oracle."""
 
+from dataclasses import replace
+
 from rosepo_bench.api import Preference
+from rosepo_bench.losses.compiled import Robust, RosePO
+from rosepo_bench.preference.samplers.mixed import Mixed
+from rosepo_bench.preference.samplers.popularity import Popularity
+from rosepo_bench.preference.samplers.self_hard import SelfHard
+from rosepo_bench.preference.samplers.semantic import Semantic
+from rosepo_bench.preference.smoothings.predicted import Predicted
 
 MIXED = Preference(
     name="rosepo",
-    summary="RosePO, rejected items from all three samplers (our reading)",
-    sampler="mixed",
-    epsilon="oracle",
+    about="rejected items from all three samplers, one ε per pair",
+    paper="arXiv 2410.12519",
+    reading="form of the loss, formula of ε, SASRec as oracle, laws of the samplers",
+    loss=RosePO(),
+    sampler=Mixed(),
+    smoothing=Predicted(),
 )
-SELF_HARD = Preference(
-    name="rosepo-self-hard",
-    summary="RosePO, rejected items: the SFT model's own mistakes (our reading)",
-    sampler="self_hard",
-    epsilon="oracle",
+SELF_HARD = replace(
+    MIXED, name="rosepo-self-hard", about="rejected items: the SFT model's own mistakes", sampler=SelfHard()
 )
-SEMANTIC = Preference(
-    name="rosepo-semantic",
-    summary="RosePO, rejected items: similar in meaning (our reading)",
-    sampler="semantic",
-    epsilon="oracle",
-)
-POPULARITY = Preference(
-    name="rosepo-popularity",
-    summary="RosePO, rejected items: popular ones (our reading)",
-    sampler="popularity",
-    epsilon="oracle",
-)
-ROBUST = Preference(
+SEMANTIC = replace(MIXED, name="rosepo-semantic", about="rejected items: similar in meaning", sampler=Semantic())
+POPULARITY = replace(MIXED, name="rosepo-popularity", about="rejected items: popular ones", sampler=Popularity())
+ROBUST = replace(
+    MIXED,
     name="rosepo-robust",
-    summary="RosePO with the robust form of the loss, ε capped (our reading)",
-    sampler="mixed",
-    epsilon="oracle",
-    settings={"form": "robust", "epsilon_max": 0.3},
+    about="the robust form of the loss, ε capped",
+    loss=Robust(),
+    smoothing=Predicted(cap=0.3),
 )

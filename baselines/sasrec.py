@@ -1,10 +1,12 @@
-"""SASRec: self-attentive sequential recommendation (arXiv 1808.09781)."""
+"""SASRec: self-attentive sequential recommendation."""
 
 from rosepo_bench.api import Recommender
+from rosepo_bench.recommenders.sasrec import SASRec
 
 METHOD = Recommender(
     name="sasrec",
-    summary="self-attention over item ids, full softmax (arXiv 1808.09781)",
-    stages=lambda pipeline: (pipeline.sasrec,),
-    scores=lambda pipeline, examples: pipeline.sasrec_scores(examples),
+    about="self-attention over item ids, full softmax",
+    paper="arXiv 1808.09781",
+    reading="full softmax over the catalogue in place of one sampled negative",
+    model=SASRec(),
 )

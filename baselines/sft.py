@@ -2,4 +2,4 @@
 
 from rosepo_bench.api import PlainLM
 
-METHOD = PlainLM(name="sft", summary="the language model after SFT on training histories", trained=True)
+METHOD = PlainLM(name="sft", about="the language model after SFT on training histories", sft="once")

@@ -2,4 +2,4 @@
 
 from rosepo_bench.api import PlainLM
 
-METHOD = PlainLM(name="zero_shot", summary="the language model before SFT", trained=False)
+METHOD = PlainLM(name="zero_shot", about="the language model before SFT", sft="none")

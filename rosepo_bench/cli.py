@@ -13,7 +13,7 @@ from rosepo_bench.commands import bench, data, env, ls, plan, report, run
 EXAMPLES = """examples:
   python -m rosepo_bench run --all                                the demo: three data sets, every method
   python -m rosepo_bench run --datasets movielens --methods sft,rosepo --seeds 3
-  python -m rosepo_bench run --all --set preference.beta=0.1 --out runs/beta
+  python -m rosepo_bench run --all --set losses.dpo.beta=0.1 --out runs/beta
   python -m rosepo_bench plan --all                               cells, their state, estimated time
   python -m rosepo_bench report                                   tables from the records of the last run
   python -m rosepo_bench data describe steam                      facts of a data set

@@ -8,23 +8,36 @@ from typing import Any
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.commands.selection import add_out
 
+RUN_FIRST = "; run `python -m rosepo_bench run` first, or give another --out"
+
 
 def add(verbs: Any) -> argparse.ArgumentParser:
     """The verb and its options."""
     verb: argparse.ArgumentParser = verbs.add_parser("report", help="tables from records")
     add_out(verb)
+    verb.add_argument("--rescore", action="store_true", help="compute all metrics anew from the predictions first")
+    verb.add_argument("--format", default="md,csv", metavar="A,B", help="files to write: md, csv; default: both")
     return verb
 
 
 def run(given: argparse.Namespace) -> int:
     """Prints and writes the tables."""
-    from rosepo_bench.report import tables
-    from rosepo_bench.runs.index import Index
+    from rosepo_bench.base import records
+    from rosepo_bench.base.failures import read_failures
+    from rosepo_bench.report import rescore, tables
+    from rosepo_bench.report.render import check_formats
 
-    found = Index.read(given.out).everything()
-    if not any(found):
-        raise UserError(f"{given.out}: no records there; run `python -m rosepo_bench run` first, or give another --out")
-    print(tables.render(*found))
-    for path in tables.write_report(given.out, *found):
+    formats = [name for name in given.format.split(",") if name]
+    check_formats(formats)
+    found, problems = records.read_records(given.out)
+    failures = read_failures(given.out)
+    if not found and not failures:
+        why = ": " + "; ".join(problems) if problems else ""
+        raise UserError(f"{given.out}: no records there that can be used{why or RUN_FIRST}")
+    if given.rescore:
+        found = [rescore.rescored(record) for record in found]
+    notes = [rescore.NOTE] if given.rescore else []
+    print(tables.render(found, failures, problems, notes))
+    for path in tables.write_report(given.out, found, failures, problems, notes, formats):
         print(f"written: {path}")
     return 0

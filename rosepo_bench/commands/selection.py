@@ -32,7 +32,7 @@ def add_profile(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one setting, e.g. preference.beta=0.1; repeatable",
+        help="change one setting, e.g. losses.dpo.beta=0.1; repeatable",
     )
     verb.add_argument("--data-dir", type=Path, metavar="DIR", help="raw files given by hand, one folder per data set")
     verb.add_argument(

@@ -1,229 +1,161 @@
-"""The pairs of one sampler as stages: steps → rejected items → reference log-probs."""
+"""The pairs of one sampler as stages: steps, rejected items, log-probs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int32, Shaped
+from jaxtyping import Float64, Int32, Int64
 
 from rosepo_bench.base import store
+from rosepo_bench.base.component import flat
 from rosepo_bench.base.config import PreferenceConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive, generator
-from rosepo_bench.data.types import Examples
+from rosepo_bench.data.types import Examples, Queries
 from rosepo_bench.engine.model.language_model import LanguageModel
-from rosepo_bench.engine.ranking.scoring import title_logps, title_scores
+from rosepo_bench.engine.ranking.scoring import title_logps
 from rosepo_bench.pipeline.language import Language
+from rosepo_bench.pipeline.mining import Mining
+from rosepo_bench.pipeline.pair_steps import PARTS, PairSteps
+from rosepo_bench.pipeline.results import Trained
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.pipeline.task import Trained
-from rosepo_bench.preference.pairs import choose_steps
-from rosepo_bench.preference.samplers import sampler as rejection
-from rosepo_bench.preference.samplers.sampler import SamplerName
-from rosepo_bench.preference.samplers.self_hard import Pool
+from rosepo_bench.preference.pairs import mismatched
+from rosepo_bench.preference.samplers.base import Rejected, Sampler, ScoredQueries, checked
 
-PARTS = ("train", "validation")
-CATALOGUE_CHUNK = 256  # titles per pass when self-hard scores the whole catalogue
-CATALOGUE_TOP = 64
-
-
-class Drawn(NamedTuple):
-    """Rejected items of one part; ``law`` and ``kind`` as in ``preference/samplers/self_hard.py``."""
-
-    rejected: Int32[np.ndarray, " n"]
-    law: Float64[np.ndarray, " n"]
-    kind: Shaped[np.ndarray, " n"]
+Logps = dict[str, Float64[np.ndarray, "n R"]]
 
 
 class Pairing:
-    """Pairs of one sampler under one preference configuration; methods with the same two share every stage."""
+    """Pairs of one sampler, with ``k`` rejected items each, under one preference configuration. ``base`` is the model
+    whose mistakes are mined and which is the reference: SFT, or the round before. Methods with the same of these share
+    every stage; each ``round`` has draws of its own."""
 
-    def __init__(self, language: Language, sampler: SamplerName, settings: PreferenceConfig) -> None:
-        self.language, self.sampler, self.settings = language, sampler, settings
-        self.pipeline, self.seed = language.pipeline, language.seed
-        self.stages = self.pipeline.stages
-
-    # --- prompts ----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def examples(self) -> dict[str, Examples]:
-        """The prompts of training and validation pairs."""
-        return {"train": self._training_examples(), "validation": self._validation_examples()}
-
-    def _training_examples(self) -> Examples:
-        settings, users = self.settings, self.pipeline.data.users
-        user, step = choose_steps(
-            self.pipeline.split,
-            pairs=settings.pairs,
-            steps_per_user=settings.steps_per_user,
-            seed=derive(self.seed, "steps"),
-        )
-        steps: list[list[int]] = [[] for _ in range(users)]
-        for u, s in zip(user.tolist(), step.tolist(), strict=True):
-            steps[u].append(s)
-        return self.language.training_candidates(steps)
-
-    def _validation_examples(self) -> Examples:
-        everybody = self.stages.get(self.pipeline.examples_stage("validation"))
-        order = generator(self.seed, "validation pairs").permutation(len(everybody))
-        return everybody.take(np.sort(order[: self.settings.validation_pairs]))
+    def __init__(
+        self,
+        language: Language,
+        sampler: Sampler,
+        settings: PreferenceConfig,
+        base: Stage[Trained],
+        *,
+        k: int = 1,
+        rule: str = "sum",
+        round: int = 1,
+    ) -> None:
+        self.language, self.sampler, self.settings, self.base, self.k = language, sampler, settings, base, k
+        self.task, self.seed, self.rule = language.task, language.seed, rule
+        self.round = (round,) if round > 1 else ()  # later rounds draw anew
+        self.stages, self.steps = self.task.stages, PairSteps(self.task, settings)
 
     @property
-    def _steps_inputs(self) -> dict[str, Any]:
-        names = ("pairs", "steps_per_user", "validation_pairs")
-        return {**{name: getattr(self.settings, name) for name in names}, "seed": self.seed}
+    def examples(self) -> dict[str, Examples]:
+        """The prompts of training and validation pairs."""
+        return self.steps.examples
 
     # --- rejected items ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def mining(self) -> Stage[dict[str, Pool]]:
-        """The SFT model's scores of the items that self-hard may reject: the prompt's candidates, or the top of the
-        catalogue. Its mistakes are those under the evaluation protocol, so ``scoring.score`` applies here too."""
-        whole = self.settings.self_hard_pool == "catalogue"
-
-        def compute(folder: Path, work: Path) -> None:
-            model = self._model(self.language.sft)
-            for part in PARTS:
-                pool = self._catalogue_pool(model, part) if whole else self._candidate_pool(model, part)
-                store.write_npz(folder / f"{part}.npz", items=pool.items, scores=pool.scores)
-
-        inputs = {
-            **self._steps_inputs,
-            "pool": self.settings.self_hard_pool,
-            "scoring": self.pipeline.config.scoring.model_dump(),
-        }
-        return Stage(
-            f"{self.pipeline.name}.mining",
-            inputs,
-            (self.language.sft, self.pipeline.examples_stage("validation")),
-            compute,
-            lambda folder: {part: Pool(**store.read_npz(folder / f"{part}.npz")) for part in PARTS},
-        )
-
-    def _candidate_pool(self, model: LanguageModel, part: str) -> Pool:
-        examples = self.examples[part]
-        return Pool(examples.candidates, self._scores(model, examples, examples.candidates, part))
-
-    def _catalogue_pool(self, model: LanguageModel, part: str) -> Pool:
-        examples, items = self.examples[part], self.pipeline.data.items
-        pool = Pool(np.zeros((len(examples), 0), np.int32), np.zeros((len(examples), 0)))
-        for start in range(0, items, CATALOGUE_CHUNK):
-            chunk = np.arange(start, min(start + CATALOGUE_CHUNK, items), dtype=np.int32)
-            titles = np.broadcast_to(chunk, (len(examples), len(chunk)))
-            found = self._scores(model, examples, titles, part)
-            both = Pool(np.hstack([pool.items, titles]), np.hstack([pool.scores, found]))
-            # A user's past and the target are removed later: keep that many items more.
-            longest = CATALOGUE_TOP + int(examples.step.max()) + 1
-            best = np.argsort(-both.scores, axis=1, kind="stable")[:, :longest]
-            pool = Pool(np.take_along_axis(both.items, best, 1), np.take_along_axis(both.scores, best, 1))
-        return pool
-
-    def _scores(
-        self, model: LanguageModel, examples: Examples, items: Int32[np.ndarray, "n R"], part: str
-    ) -> Float64[np.ndarray, "n R"]:
-        scoring = self.pipeline.config.scoring
-        return title_scores(
-            model,
-            self.language.prompter,
-            self.pipeline.data.sequences,
-            examples,
-            items,
-            score=scoring.score,
-            batch_tokens=scoring.batch_tokens,
-            label=f"{self.pipeline.name} {part}: mining",
-        )
+    def mining(self) -> Mining:
+        """The scores that the sampler chooses by."""
+        return Mining(self.language, self.base, self.steps, self.sampler.pool, self.rule)
 
     @cached_property
-    def rejected(self) -> Stage[dict[str, Drawn]]:
-        """One rejected item for each prompt of both parts."""
-        mined = self.sampler in ("self_hard", "mixed")
-        names = ("semantic_anchor", "semantic_temperature", "popularity_exponent")
+    def rejected(self) -> Stage[dict[str, Rejected]]:
+        """The rejected items for each prompt of both parts."""
+        task, sampler = self.task, self.sampler
+        mined = (self.mining.stage,) if sampler.pool else ()
 
         def compute(folder: Path, work: Path) -> None:
-            pipeline = self.pipeline
-            history = pipeline.config.prompt.history
-            sampler = rejection.Sampler.of(pipeline.data, pipeline.split, self.settings, history=history)
             for part in PARTS:
-                pool = self.stages.get(self.mining)[part] if mined else None
-                seed = derive(self.seed, "rejected", part)
-                drawn = sampler.draw(self.sampler, self.examples[part], seed=seed, pool=pool)
-                store.write_npz(folder / f"{part}.npz", rejected=drawn.items, law=drawn.law, kind=drawn.kind)
+                seed, examples = derive(self.seed, "rejected", part, *self.round), self.examples[part]
+                drawn = checked(sampler, task.view, self._queries(part), examples.target, self.k, seed)
+                arrays = {"items": drawn.items, "law": drawn.law, "kind": drawn.kind, "mask": drawn.mask}
+                store.write_npz(folder / f"{part}.npz", **arrays)
 
-        inputs = {
-            **self._steps_inputs,
-            **{name: getattr(self.settings, name) for name in names},
-            "history": self.pipeline.config.prompt.history,
-            "sampler": self.sampler,
-        }
-        parents = (self.pipeline.examples_stage("validation"), *((self.mining,) if mined else ()))
+        settings = {"sampler": dict(flat(sampler)), "name": sampler.name, "k": self.k, "round": self.round}
+        inputs = {**self.steps.inputs, **task.prompt_inputs, **settings}
         return Stage(
-            f"{self.pipeline.name}.rejected.{self.sampler}",
+            f"{task.name}.rejected.{sampler.name}",
             inputs,
-            parents,
+            (task.examples_stage("validation"), *mined),
             compute,
-            lambda folder: {part: Drawn(**store.read_npz(folder / f"{part}.npz")) for part in PARTS},
+            lambda folder: {part: Rejected(**store.read_npz(folder / f"{part}.npz")) for part in PARTS},
+            code=(sampler,),
         )
+
+    def _queries(self, part: str) -> Queries:
+        queries = self.task.queries(self.examples[part])
+        if not self.sampler.pool:
+            return queries
+        pool = self.stages.get(self.mining.stage)[part]
+        return ScoredQueries(**vars(queries), scored=pool["scored"], scores=pool["scores"])
 
     # --- log-probs --------------------------------------------------------------------------------------------------
 
-    def titles(self, part: str) -> Int32[np.ndarray, "n 2"]:
-        """Chosen and rejected items."""
+    def titles(self, part: str) -> Int32[np.ndarray, "n R"]:
+        """Chosen and rejected items, -1 where a list is shorter."""
         drawn = self.stages.get(self.rejected)[part]
-        return np.stack([self.examples[part].target.astype(np.int32), drawn.rejected], axis=1)
+        return np.concatenate([self.examples[part].target.astype(np.int32)[:, None], drawn.items], axis=1)
+
+    def partner(self, part: str) -> Int64[np.ndarray, " n"]:
+        """For each pair the chosen item of another one, for losses that read mismatched pairs."""
+        return mismatched(self.examples[part].target, derive(self.seed, "mismatched", part))
 
     def prompts(self, part: str) -> Examples:
-        """The prompts as the model reads them: if they list candidates, the rejected item is among them."""
+        """The prompts as the model reads them: if they list candidates, the rejected items are among them."""
         examples = self.examples[part]
         if not self.language.prompter.with_candidates:
             return examples
         listed, draw = examples.candidates.copy(), generator(self.seed, "slots", part)
-        for row, item in enumerate(self.titles(part)[:, 1]):
-            slot = (examples.position[row] + draw.integers(1, listed.shape[1])) % listed.shape[1]
-            if item not in listed[row]:  # in a random place, not the target's: a fixed place would reveal it
-                listed[row, slot] = item
+        size = listed.shape[1]
+        if self.k >= size:
+            raise UserError(f"rejected = {self.k}: prompts list {size} candidates, too few; raise dataset.candidates")
+        for row, items in enumerate(self.titles(part)[:, 1:]):
+            first = int(draw.integers(1, size))  # a random place, not the target's: a fixed one would reveal it
+            places = [(examples.position[row] + 1 + (first - 1 + turn) % (size - 1)) % size for turn in range(size - 1)]
+            for item in items[items >= 0]:
+                if item not in listed[row]:
+                    free = next(place for place in places if listed[row, place] not in items)
+                    listed[row, free] = item
         return replace(examples, candidates=listed)
 
-    def _model(self, trained: Stage[Trained]) -> LanguageModel:
-        return self.language.create(self.stages.get(trained).weights)
-
-    def _logps(
-        self, model: LanguageModel, examples: Examples, items: Int32[np.ndarray, "n 2"], label: str
-    ) -> Float64[np.ndarray, "n 2"]:
-        language = self.language
+    def logps(self, model: LanguageModel, part: str, items: Int32[np.ndarray, "n R"]) -> Float64[np.ndarray, "n R"]:
+        """Summed log-probs of titles after a part's prompts. Always sums: the losses are defined on them."""
         return title_logps(
             model,
-            language.prompter,
-            self.pipeline.data.sequences,
-            examples,
+            self.language.prompter,
+            self.task.data.sequences,
+            self.prompts(part),
             items,
-            batch_tokens=self.pipeline.config.scoring.batch_tokens,
-            label=f"{self.pipeline.name} {label} pairs",
+            batch_tokens=self.task.config.scoring.batch_tokens,
+            label=f"{self.task.name} {part} pairs",
         )
 
     def pair_logps(
-        self, name: str, trained: Stage[Trained], parts: tuple[str, ...]
-    ) -> Stage[dict[str, Float64[np.ndarray, "n 2"]]]:
-        """Summed log-probs of chosen and rejected titles under trained weights, for each of ``parts``. Always sums,
-        whatever ``scoring.score``: the losses are defined on them."""
+        self, name: str, trained: Stage[Trained], parts: tuple[str, ...], *, partners: bool = False
+    ) -> Stage[Logps]:
+        """Log-probs ``[n, 1 + K]`` of chosen and rejected titles under trained weights, for each of ``parts``; with
+        ``partners`` also ``[n, 1]`` of the mismatched titles of training pairs, as ``partner``."""
 
         def compute(folder: Path, work: Path) -> None:
-            model = self._model(trained)
-            found = {part: self._logps(model, self.prompts(part), self.titles(part), part) for part in parts}
+            model = self.language.create(self.stages.get(trained).weights)
+            found = {part: self.logps(model, part, self.titles(part)) for part in parts}
+            if partners:
+                found["partner"] = self.logps(model, "train", self.partner("train")[:, None].astype(np.int32))
             store.write_npz(folder / "logps.npz", **found)
 
-        inputs = {"parts": parts, "batch_tokens": self.pipeline.config.scoring.batch_tokens}
+        inputs = {"parts": parts, "partners": partners, "batch_tokens": self.task.config.scoring.batch_tokens}
         return Stage(
-            f"{self.pipeline.name}.logps.{name}",
+            f"{self.task.name}.logps.{name}",
             inputs,
             (trained, self.rejected),
             compute,
             lambda folder: store.read_npz(folder / "logps.npz"),
         )
 
-    @property
-    def reference(self) -> Stage[dict[str, Float64[np.ndarray, "n 2"]]]:
-        """Log-probs of all pairs under the reference model, SFT. Computed once, so that training needs no second model
-        in memory."""
-        return self.pair_logps(f"reference.{self.sampler}", self.language.sft, PARTS)
+    def reference(self, *, partners: bool = False) -> Stage[Logps]:
+        """Log-probs of all pairs under the reference model, computed once, so that training needs no second model in
+        memory."""
+        return self.pair_logps(f"reference.{self.sampler.name}", self.base, PARTS, partners=partners)

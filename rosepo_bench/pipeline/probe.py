@@ -13,10 +13,10 @@ from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import Examples
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.pipeline.smoothing import Smoothing
+from rosepo_bench.pipeline.smoothing import Judging
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference.smoothing import epsilon, likeliest_tau
-from rosepo_bench.recommenders import sasrec
+from rosepo_bench.preference.calibration import epsilon, likeliest_tau
+from rosepo_bench.preference.oracles.cross_fit import checked_scores
 
 
 class Probe:
@@ -24,23 +24,23 @@ class Probe:
     memorisation of the training step is not confounded with drift. Every candidate is the rejected item once; intervals
     are over users."""
 
-    def __init__(self, smoothing: Smoothing) -> None:
-        self.smoothing, self.pipeline, self.seed = smoothing, smoothing.pipeline, smoothing.seed
+    def __init__(self, judging: Judging) -> None:
+        self.judging, self.task, self.seed = judging, judging.task, judging.task.seed
 
     @cached_property
     def stage(self) -> Stage[dict[str, Any]]:
         """``accuracy`` on randomly oriented validation pairs, ``tau``, and the gap in mean ε between validation and
-        training steps, for the cross-fitted oracle and for one trained on all users."""
-        pipeline, smoothing = self.pipeline, self.smoothing
-        validation = pipeline.examples_stage("validation")
+        training steps, for the cross-fitted oracle and for one fitted to all users."""
+        task, judging, get = self.task, self.judging, self.task.stages.get
+        oracle = judging.smoothing.oracle
 
         def compute(folder: Path, work: Path) -> None:
-            fitted, everybody = pipeline.stages.get(smoothing.oracle), pipeline.stages.get(pipeline.sasrec)
+            fitted, everybody = get(judging.crossfit), get(judging.everybody)
             folded, unfolded = {}, {}
             for part, examples in self._examples().items():
-                histories = pipeline.histories(examples)
-                folded[part] = deltas(examples, fitted.scores(examples.user, histories, examples.candidates))
-                unfolded[part] = deltas(examples, sasrec.scores(everybody, histories, examples.candidates))
+                queries = task.queries(examples)
+                folded[part] = deltas(examples, fitted.scores(queries, examples.candidates))
+                unfolded[part] = deltas(examples, checked_scores(oracle, everybody, queries, examples.candidates))
             seed = derive(self.seed, "orientation", "probe")
             found = {
                 "accuracy": accuracy(folded["validation"], seed=seed).as_dict(),
@@ -51,23 +51,24 @@ class Probe:
             store.write_json(folder / "probe.json", found)
 
         return Stage(
-            f"{pipeline.name}.probe",
-            {"seed": self.seed, "users": pipeline.config.oracle.probes},
-            (smoothing.oracle, pipeline.sasrec, validation),
+            f"{task.name}.probe",
+            {"seed": self.seed, "users": task.config.validation.probes, **task.prompt_inputs},
+            (judging.crossfit, judging.everybody, task.examples_stage("validation")),
             compute,
             lambda folder: store.read_json(folder / "probe.json"),
+            code=(oracle,),
         )
 
     def _examples(self) -> dict[str, Examples]:
         """Validation and last training steps of the same users."""
-        pipeline = self.pipeline
-        everybody = pipeline.stages.get(pipeline.examples_stage("validation"))
-        able = np.flatnonzero(pipeline.split.train_end[everybody.user] >= 2)
-        rows = generator(self.seed, "probe").permutation(able)[: pipeline.config.oracle.probes]
+        task = self.task
+        everybody = task.examples("validation")
+        able = np.flatnonzero(task.split.train_end[everybody.user] >= 2)
+        rows = generator(self.seed, "probe").permutation(able)[: task.config.validation.probes]
         validation = everybody.take(np.sort(rows))
         chosen = set(validation.user.tolist())
-        steps = [[int(end) - 1] if user in chosen else [] for user, end in enumerate(pipeline.split.train_end)]
-        return {"validation": validation, "train": self.smoothing.pairing.language.training_candidates(steps)}
+        steps = [[int(end) - 1] if user in chosen else [] for user, end in enumerate(task.split.train_end)]
+        return {"validation": validation, "train": task.training_examples(steps)}
 
 
 def deltas(examples: Examples, scores: Float[np.ndarray, "n size"]) -> Float64[np.ndarray, "n size-1"]:

@@ -1,4 +1,4 @@
-"""ε of a sampler's pairs as stages: the cross-fitted oracle, its scores, a temperature for each kind of pair."""
+"""ε of a sampler's pairs as stages: an oracle's judgement, a temperature for each kind of pair, and ε itself."""
 
 from __future__ import annotations
 
@@ -11,115 +11,150 @@ import numpy as np
 from jaxtyping import Float64
 
 from rosepo_bench.base import store
+from rosepo_bench.base.component import flat
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import derive
-from rosepo_bench.base.work import Work
-from rosepo_bench.pipeline.pairing import PARTS, Drawn, Pairing
+from rosepo_bench.pipeline.fitting import Fits
+from rosepo_bench.pipeline.pair_steps import PARTS
+from rosepo_bench.pipeline.pairing import Pairing
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.preference.oracles.cross_fit import Oracle, cross_fit
-from rosepo_bench.preference.smoothing import Temperature, epsilon, fit_temperature
-from rosepo_bench.recommenders import popularity, sasrec
+from rosepo_bench.preference.calibration import Temperature, fit_temperature
+from rosepo_bench.preference.oracles.cross_fit import CrossFitted, checked_scores
+from rosepo_bench.preference.samplers.base import Rejected
+from rosepo_bench.preference.smoothings.base import JudgedPairs, OracleSmoothing, Smoothing, checked
+from rosepo_bench.recommenders.base import State
+
+Epsilon = dict[str, Float64[np.ndarray, "n K"]]
 
 
 class Judged(NamedTuple):
-    """The oracle's judgement of a sampler's pairs: ``delta`` = s(x, y_l) − s(x, y_w) of each part from the cross-fitted
-    oracle, ``unfolded`` the same from an oracle trained on all users, and for each a temperature per kind of pair."""
+    """An oracle's judgement of a sampler's pairs: ``delta`` = s(x, y_l) - s(x, y_w) of each part from the cross-fitted
+    oracle, ``unfolded`` the same from an oracle fitted to all users, and for each a temperature per kind of pair."""
 
-    delta: dict[str, Float64[np.ndarray, " _"]]
-    unfolded: dict[str, Float64[np.ndarray, " _"]]
+    delta: dict[str, Float64[np.ndarray, "n K"]]
+    unfolded: dict[str, Float64[np.ndarray, "n K"]]
     temperatures: dict[str, Temperature]
     unfolded_temperatures: dict[str, Temperature]
 
 
-class Smoothing:
-    """The oracle, its judgement of the pairs of one ``Pairing``, and their ε."""
+class Judging:
+    """The judgement of one oracle smoothing over the pairs of one sampler."""
 
-    def __init__(self, pairing: Pairing) -> None:
-        self.pairing, self.pipeline, self.seed = pairing, pairing.pipeline, pairing.seed
-        self.stages = pairing.stages
-
-    @cached_property
-    def oracle(self) -> Stage[Oracle]:
-        """SASRec cross-fitted by user folds."""
-        pipeline, config = self.pipeline, self.pipeline.config
-
-        def compute(folder: Path, work: Path) -> None:
-            fitted = cross_fit(
-                pipeline.training,
-                pipeline.data.items,
-                config.sasrec,
-                config.oracle.folds,
-                Work(self.seed, f"{pipeline.name} oracle", work, config.checkpoint_seconds),
-            )
-            store.write_npz(folder / "folds.npz", fold=fitted.fold)
-            for number, model in enumerate(fitted.models):
-                sasrec.save(model, folder / f"fold{number}.safetensors")
-
-        def read(folder: Path) -> Oracle:
-            models = [sasrec.load(folder / f"fold{number}.safetensors") for number in range(config.oracle.folds)]
-            return Oracle(store.read_npz(folder / "folds.npz")["fold"], tuple(models))
-
-        inputs = {"sasrec": config.sasrec.model_dump(), "folds": config.oracle.folds, "seed": self.seed}
-        return Stage(f"{pipeline.name}.oracle", inputs, (pipeline.data_stage,), compute, read)
+    def __init__(self, fits: Fits, pairing: Pairing, smoothing: OracleSmoothing) -> None:
+        self.fits, self.pairing, self.smoothing = fits, pairing, smoothing
+        self.task, self.stages = pairing.task, pairing.stages
 
     @cached_property
-    def judged(self) -> Stage[Judged]:
-        """The oracle's score differences for both parts and a temperature for each kind of pair."""
+    def crossfit(self) -> Stage[CrossFitted]:
+        return self.fits.cross_fitted(self.smoothing.oracle, self.smoothing.folds)
+
+    @cached_property
+    def everybody(self) -> Stage[State]:
+        """The same oracle fitted to all users: how much folds matter."""
+        return self.fits.fitted(self.smoothing.oracle)
+
+    @cached_property
+    def stage(self) -> Stage[Judged]:
+        """Score differences of both parts, and the temperatures."""
 
         def compute(folder: Path, work: Path) -> None:
-            fitted, everybody = self.stages.get(self.oracle), self.stages.get(self.pipeline.sasrec)
-            deltas: dict[str, dict[str, Float64[np.ndarray, " _"]]] = {"delta": {}, "unfolded": {}}
+            folded, oracle = self.stages.get(self.crossfit), self.smoothing.oracle
+            deltas: dict[str, Epsilon] = {"delta": {}, "unfolded": {}}
             for part in PARTS:
-                examples, items = self.pairing.examples[part], self.pairing.titles(part)
-                histories = self.pipeline.histories(examples)
-                folded = fitted.scores(examples.user, histories, items)
-                unfolded = sasrec.scores(everybody, histories, items)
-                for name, scores in (("delta", folded), ("unfolded", unfolded)):
-                    deltas[name][part] = (scores[:, 1] - scores[:, 0]).astype(np.float64)
+                queries, titles = self.task.queries(self.pairing.examples[part]), self.pairing.titles(part)
+                items = np.where(titles < 0, titles[:, :1], titles)  # a short list is filled with y_w: delta 0
+                state = self.stages.get(self.everybody)
+                scores = {
+                    "delta": folded.scores(queries, items),
+                    "unfolded": checked_scores(oracle, state, queries, items),
+                }
+                for name, found in scores.items():
+                    deltas[name][part] = found[:, 1:] - found[:, :1]
             for name, values in deltas.items():
                 store.write_npz(folder / f"{name}.npz", **values)
                 fits = self._temperatures(values["validation"])
                 store.write_json(folder / f"{name}.json", {kind: asdict(fit) for kind, fit in fits.items()})
 
-        inputs = {"seed": self.seed, "correct": self.pipeline.config.oracle.correct_for_sampler}
-        parents = (self.pairing.rejected, self.oracle, self.pipeline.sasrec)
-        return Stage(f"{self.pipeline.name}.judged.{self.pairing.sampler}", inputs, parents, compute, _read_judged)
+        inputs = {"seed": self.task.seed, "correct": self.smoothing.correct_for_sampler}
+        parents = (self.pairing.rejected, self.crossfit, self.everybody)
+        name = f"{self.task.name}.judged.{self.pairing.sampler.name}"
+        return Stage(name, inputs, parents, compute, _read_judged, code=(self.smoothing.oracle,))
 
-    def _temperatures(self, delta: Float64[np.ndarray, " n"]) -> dict[str, Temperature]:
-        both = self.stages.get(self.pairing.rejected)
-        pipeline, drawn = self.pipeline, both["validation"]
-        if lacking := set(both["train"].kind) - set(drawn.kind):
+    def _temperatures(self, delta: Float64[np.ndarray, "n K"]) -> dict[str, Temperature]:
+        both, name = self.stages.get(self.pairing.rejected), self.task.name
+        drawn = both["validation"]
+        if lacking := set(both["train"].kind[both["train"].mask]) - set(drawn.kind[drawn.mask]):
             raise UserError(
-                f"{pipeline.name}: no validation pair of kind {', '.join(sorted(lacking))} to fit a temperature on, "
+                f"{name}: no validation pair of kind {', '.join(sorted(lacking))} to fit a temperature on, "
                 f"among {len(drawn.kind)}; raise preference.validation_pairs, or evaluate more users"
             )
-        taken = np.log1p(popularity.counts(pipeline.training, pipeline.data.items))[self.pairing.titles("validation")]
-        law, popular = self._law(drawn), taken[:, 1] - taken[:, 0]
+        taken = np.log1p(self.task.view.counts)[self.pairing.titles("validation")]
+        law, popular = self.law(drawn), taken[:, 1:] - taken[:, :1]
         return {
             str(kind): fit_temperature(
-                delta[rows], law[rows], popular[rows], seed=derive(self.seed, "orientation", str(kind))
+                delta[of_kind], law[of_kind], popular[of_kind], seed=derive(self.task.seed, "orientation", str(kind))
             )
-            for kind in np.unique(drawn.kind)
-            for rows in [np.flatnonzero(drawn.kind == kind)]
+            for kind in np.unique(drawn.kind[drawn.mask])
+            for of_kind in [drawn.mask & (drawn.kind == kind)]
         }
 
-    def _law(self, drawn: Drawn) -> Float64[np.ndarray, " n"]:
-        return drawn.law if self.pipeline.config.oracle.correct_for_sampler else np.zeros_like(drawn.law)
+    def law(self, drawn: Rejected) -> Float64[np.ndarray, "n K"]:
+        """The sampler's part of ε's logit, or 0 without the correction."""
+        return drawn.law if self.smoothing.correct_for_sampler else np.zeros_like(drawn.law)
 
-    def oracle_epsilon(self, part: str, *, unfolded: bool = False) -> Float64[np.ndarray, " n"]:
-        """ε of each pair: each kind of pair has its own temperature; capped at ``epsilon_max``."""
-        drawn, judged = self.stages.get(self.pairing.rejected)[part], self.stages.get(self.judged)
+    def pairs(self, part: str, *, unfolded: bool = False) -> JudgedPairs:
+        """What the smoothing is told about a part's pairs."""
+        drawn, judged = self.stages.get(self.pairing.rejected)[part], self.stages.get(self.stage)
         delta = (judged.unfolded if unfolded else judged.delta)[part]
         fits = judged.unfolded_temperatures if unfolded else judged.temperatures
-        tau = np.array([fits[str(kind)].tau for kind in drawn.kind])
-        return epsilon(delta, self._law(drawn), tau, self.pairing.settings.epsilon_max)
+        kinds = np.where(drawn.mask, drawn.kind, drawn.kind[:, :1])
+        tau = np.vectorize(lambda kind: fits[str(kind)].tau, otypes=[float])(kinds)
+        return JudgedPairs(drawn.kind, drawn.mask, delta, self.law(drawn), tau)
 
-    def epsilon(self, part: str, kind: str) -> Float64[np.ndarray, " n"]:
-        """ε of each pair of a part, for a method whose ε is ``zero``, ``constant`` or from the ``oracle``."""
-        if kind == "oracle":
-            return self.oracle_epsilon(part)
-        constant = {"zero": 0.0, "constant": self.pairing.settings.epsilon}[kind]
-        return np.full(len(self.pairing.examples[part]), constant)
+
+class Smoothed:
+    """The pairs of one ``Pairing`` with the ε of one smoothing."""
+
+    def __init__(self, fits: Fits, pairing: Pairing, smoothing: Smoothing) -> None:
+        self.pairing, self.smoothing = pairing, smoothing
+        self.task, self.stages = pairing.task, pairing.stages
+        self.judging = Judging(fits, pairing, smoothing) if isinstance(smoothing, OracleSmoothing) else None
+
+    @cached_property
+    def stage(self) -> Stage[Epsilon]:
+        """ε ``[n, K]`` of both parts: computed here, and read everywhere else."""
+
+        def compute(folder: Path, work: Path) -> None:
+            store.write_npz(folder / "epsilon.npz", **{part: self._epsilon(part) for part in PARTS})
+
+        judged = (self.judging.stage,) if self.judging else ()
+        return Stage(
+            f"{self.task.name}.epsilon.{self.smoothing.name}.{self.pairing.sampler.name}",
+            {"smoothing": dict(flat(self.smoothing)), "name": self.smoothing.name, "seed": self.task.seed},
+            (self.pairing.rejected, *judged),
+            compute,
+            lambda folder: store.read_npz(folder / "epsilon.npz"),
+            code=(self.smoothing,),
+        )
+
+    def epsilon(self, part: str) -> Float64[np.ndarray, "n K"]:
+        """ε of each rejected item of a part."""
+        return self.stages.get(self.stage)[part]
+
+    def unfolded_epsilon(self, part: str) -> Float64[np.ndarray, "n K"]:
+        """The same from an oracle fitted to all users, which has memorised the training pairs; for diagnosis."""
+        assert self.judging is not None
+        return self._checked(self.judging.pairs(part, unfolded=True), part)
+
+    def _epsilon(self, part: str) -> Float64[np.ndarray, "n K"]:
+        if self.judging:
+            return self._checked(self.judging.pairs(part), part)
+        drawn = self.stages.get(self.pairing.rejected)[part]
+        unknown = np.full(drawn.law.shape, np.nan)
+        return self._checked(JudgedPairs(drawn.kind, drawn.mask, unknown, unknown, unknown), part)
+
+    def _checked(self, pairs: JudgedPairs, part: str) -> Float64[np.ndarray, "n K"]:
+        return checked(self.smoothing, pairs, derive(self.task.seed, "epsilon", part))
 
 
 def _read_judged(folder: Path) -> Judged:

@@ -1,49 +1,24 @@
-"""The work of one data set and seed as stages: data → candidates, and SASRec. The language model's stages are in
-``language.py``, those of preference methods in ``pairing.py`` and the modules that build on it."""
+"""The task of one data set and seed: prepared data, split, prompts with their candidates, and what others may see."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
 
-from rosepo_bench.base import store
 from rosepo_bench.base.config import RunConfig
-from rosepo_bench.base.seeds import derive
-from rosepo_bench.base.work import Work
-from rosepo_bench.data import candidates, catalog, sequences, storage
+from rosepo_bench.base.seeds import derive, generator
+from rosepo_bench.data import candidates, catalog, sequences, storage, views, windows
 from rosepo_bench.data.catalog import Resolved
-from rosepo_bench.data.types import Dataset, Examples, Split
+from rosepo_bench.data.types import Dataset, Examples, Queries, Split
+from rosepo_bench.data.views import TrainView
 from rosepo_bench.pipeline.stages import Stage, Stages
-from rosepo_bench.recommenders import sasrec
 
 
-class Trained(NamedTuple):
-    """Weights on disk, and the report of their training (see ``engine/training/meter.py``)."""
-
-    weights: Path
-    report: dict[str, Any]
-
-
-class Scored(NamedTuple):
-    """Scores of the test users' candidates, and how long they took."""
-
-    scores: Float[np.ndarray, "users size"]
-    report: dict[str, Any]
-
-
-def read_trained(folder: Path) -> Trained:
-    return Trained(folder / "weights.safetensors", store.read_json(folder / "report.json"))
-
-
-def read_scored(folder: Path) -> Scored:
-    return Scored(store.read_npz(folder / "scores.npz")["scores"], store.read_json(folder / "report.json"))
-
-
-class Pipeline:
+class Task:
     """``config`` is the configuration with the data set's overrides applied. ``seed`` is the run's: what is trained, or
     sampled for training, depends on it. Candidate lists and the evaluated users depend on the data set's own seed."""
 
@@ -52,34 +27,32 @@ class Pipeline:
         self.resolved, self.stages = resolved, stages
         self.dataset_config = config.datasets[name]
 
-    # --- data -------------------------------------------------------------------------------------------------------
-
     @cached_property
     def data_stage(self) -> Stage[Dataset]:
         """The prepared data set."""
-        inputs = {
-            "content": self.resolved.key(),
-            "core": self.dataset_config.core,
-            "split": self.dataset_config.split,
-        }
+        config = self.dataset_config
+        inputs = {"content": self.resolved.key(), "core": config.core, "split": config.split}
 
         def compute(folder: Path, work: Path) -> None:
-            storage.save(catalog.load(self.resolved, self.dataset_config), folder)
+            storage.save(catalog.load(self.resolved, config), folder)
 
         return Stage(f"{self.name}.data", inputs, (), compute, storage.load)
 
     @property
     def data(self) -> Dataset:
+        """The whole data set, test items included: not for methods, samplers or oracles."""
         return self.stages.get(self.data_stage)
 
     @cached_property
     def split(self) -> Split:
         return sequences.split(self.data, self.dataset_config.split)
 
-    @property
-    def training(self) -> list[Int32[np.ndarray, " _"]]:
-        """The training part of every user's sequence."""
-        return [sequence[:end] for sequence, end in zip(self.data.sequences, self.split.train_end, strict=True)]
+    @cached_property
+    def view(self) -> TrainView:
+        """The training part, for all that learns."""
+        return replace(views.train_view(self.data, self.split), label=self.name)
+
+    # --- prompts ----------------------------------------------------------------------------------------------------
 
     def examples_stage(self, part: candidates.Part) -> Stage[Examples]:
         """The frozen candidate lists of the test or validation users."""
@@ -99,38 +72,44 @@ class Pipeline:
             lambda folder: candidates.thaw(folder / "candidates.npz"),
         )
 
+    def examples(self, part: candidates.Part) -> Examples:
+        """The prompts and targets of the test or validation users."""
+        return self._windowed(self.stages.get(self.examples_stage(part)))
+
     @property
     def test(self) -> Examples:
-        return self.stages.get(self.examples_stage("test"))
+        return self.examples("test")
 
-    def histories(self, examples: Examples) -> list[Int32[np.ndarray, " _"]]:
-        """Each example's whole history, oldest first."""
-        return [self.data.sequences[u][:s] for u, s in zip(examples.user, examples.step, strict=True)]
+    def validation(self) -> Examples:
+        """The validation prompts on which training is watched: those of ``validation.users`` users."""
+        everybody, users = self.examples("validation"), self.config.validation.users
+        if not 0 < users < len(everybody):
+            return everybody
+        order = generator(self.dataset_config.seed, "validation users").permutation(len(everybody))
+        return everybody.take(np.sort(order[:users]))
 
-    # --- SASRec -----------------------------------------------------------------------------------------------------
+    def training_examples(self, steps: Sequence[Sequence[int]]) -> Examples:
+        """Training prompts, with candidates of their own, for the given steps of each user."""
+        seed, size = derive(self.seed, "training candidates"), self.dataset_config.candidates
+        return self._windowed(candidates.draw(self.data, self.split, "train", seed=seed, size=size, steps=steps))
 
-    @cached_property
-    def sasrec(self) -> Stage[sasrec.SASRec]:
-        """The baseline: SASRec trained on the training histories of all users."""
-        config = self.config
+    def queries(self, examples: Examples) -> Queries:
+        """The examples without their answers."""
+        return views.queries(self.data, examples)
 
-        def compute(folder: Path, work: Path) -> None:
-            model = sasrec.train(
-                self.training,
-                self.data.items,
-                config.sasrec,
-                Work(derive(self.seed, "sasrec"), f"{self.name} sasrec", work, config.checkpoint_seconds),
-            )
-            sasrec.save(model, folder / "weights.safetensors")
+    @property
+    def prompt_inputs(self) -> dict[str, int]:
+        """What a prompt depends on beside its user and step: part of the key of every stage whose code sees queries."""
+        prompt = self.config.prompt
+        return {"history": prompt.history, "anchor": self.anchor, "candidates": self.dataset_config.candidates}
 
-        return Stage(
-            f"{self.name}.sasrec",
-            {"sasrec": config.sasrec.model_dump(), "seed": self.seed},
-            (self.data_stage,),
-            compute,
-            lambda folder: sasrec.load(folder / "weights.safetensors"),
+    @property
+    def anchor(self) -> int:
+        prompt = self.config.prompt
+        return prompt.anchor or (prompt.history + 1) // 2
+
+    def _windowed(self, examples: Examples) -> Examples:
+        starts = windows.starts(
+            self.split, examples.user, examples.step, history=self.config.prompt.history, anchor=self.anchor
         )
-
-    def sasrec_scores(self, examples: Examples) -> Float32[np.ndarray, "n size"]:
-        """The baseline's scores of the examples' candidates."""
-        return sasrec.scores(self.stages.get(self.sasrec), self.histories(examples), examples.candidates)
+        return replace(examples, start=starts)

@@ -9,136 +9,201 @@ from typing import Any
 
 from rosepo_bench.base import records
 from rosepo_bench.base.config import PreferenceConfig
-from rosepo_bench.base.configure import validate
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest
-from rosepo_bench.pipeline.alignment import aligned
+from rosepo_bench.data import sequences
+from rosepo_bench.data.types import Dataset
+from rosepo_bench.evaluation.protocols.base import Protocol
+from rosepo_bench.pipeline import alignment
+from rosepo_bench.pipeline.evaluating import Answered, of_items, of_titles
+from rosepo_bench.pipeline.finetuning import Finetuning
+from rosepo_bench.pipeline.fitting import Fits
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.pairing import Pairing
 from rosepo_bench.pipeline.probe import Probe
-from rosepo_bench.pipeline.smoothing import Smoothing
+from rosepo_bench.pipeline.results import Trained
+from rosepo_bench.pipeline.smoothing import Smoothed
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.pipeline.task import Pipeline, Scored, Trained
-from rosepo_bench.runs.methods import Method, PlainLM, Preference, Recommender, origin
-
-ROBUST_MAX = 0.45  # above it the robust form's weights exceed 10
-
-
-def preference_settings(method: Preference, common: PreferenceConfig, own: dict[str, Any]) -> PreferenceConfig:
-    """The settings of one method: the common ones, changed by its declaration, then by ``[method.NAME]``. UserError for
-    unknown keys, values out of range, and settings that have no effect on this method."""
-    idle = _idle_settings(method)
-    for key in (*method.settings, *own):
-        if key in idle:
-            raise UserError(f"method.{method.name}: {key!r} would have no effect on it ({idle[key]}); leave it out")
-    settings = validate({**common.model_dump(), **method.settings, **own}, PreferenceConfig, f"method.{method.name}.")
-    if settings.form == "robust":
-        worst = {"oracle": settings.epsilon_max, "constant": settings.epsilon, "zero": 0.0}[method.epsilon]
-        if worst > ROBUST_MAX:
-            raise UserError(
-                f"method {method.name}: the robust form takes ε up to {ROBUST_MAX}, the settings allow {worst}; lower "
-                f"{'epsilon_max' if method.epsilon == 'oracle' else 'epsilon'}"
-            )
-    return settings
+from rosepo_bench.pipeline.task import Task
+from rosepo_bench.preference.oracles.cross_fit import check_folds
+from rosepo_bench.preference.samplers.uniform import Uniform
+from rosepo_bench.preference.smoothings.base import OracleSmoothing
+from rosepo_bench.runs.composing import protocols, settings_of, training
+from rosepo_bench.runs.methods import Method, PlainLM, Preference, Recommender
 
 
-def _idle_settings(method: Preference) -> dict[str, str]:
-    """Keys of the preference section that this method does not read, and why."""
-    own = {"semantic": "semantic_anchor semantic_temperature", "popularity": "popularity_exponent"}
-    own["self_hard"] = "self_hard_pool"
-    idle = {
-        key: f"its sampler is {method.sampler}"
-        for sampler, keys in own.items()
-        if method.sampler not in (sampler, "mixed")
-        for key in keys.split()
-    }
-    if method.epsilon != "constant":
-        idle["epsilon"] = f"its ε is {method.epsilon}"
-    if method.epsilon != "oracle":
-        idle["epsilon_max"] = f"its ε is {method.epsilon}"
-    if method.epsilon == "zero":
-        idle["form"] = "with ε = 0 both forms are DPO"
-    return idle
+class Shared:
+    """What the methods of one task share: protocols, language model, SFT, fitted oracles."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.fits, self.language = task, Fits(task), Language(task)
+        self.protocols = protocols(task.config)
+        self.rule = self.protocols[0].rule
+        self.finetuning = Finetuning(self.language, self.rule)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. Everything in its record comes from stages."""
+    """One cell. Everything in its record comes from stages. ``broken``: why its method cannot be used; the cell then
+    fails, and no other."""
 
-    pipeline: Pipeline
-    language: Language
+    shared: Shared
     method: Method
+    broken: str = ""
+
+    @property
+    def task(self) -> Task:
+        return self.shared.task
+
+    @property
+    def language(self) -> Language:
+        return self.shared.language
+
+    @property
+    def sft(self) -> Stage[Trained]:
+        return self.shared.finetuning.sft
 
     @property
     def name(self) -> str:
-        return f"{self.pipeline.name}/{self.method.name}/seed{self.pipeline.seed}"
+        return f"{self.task.name}/{self.method.name}/seed{self.task.seed}"
+
+    @property
+    def reads_titles(self) -> bool:
+        """Whether it has a language model."""
+        return isinstance(self.method, PlainLM | Preference)
+
+    # --- preference methods -----------------------------------------------------------------------------------------
 
     @cached_property
-    def pairing(self) -> Pairing:
+    def training(self) -> PreferenceConfig:
+        """The settings of its preference training."""
         assert isinstance(self.method, Preference)
-        config = self.pipeline.config
-        own = config.method.get(self.method.name, {})
-        settings = preference_settings(self.method, config.preference, own)
-        return Pairing(self.language, self.method.sampler, settings)
+        return training(self.method, self.task.config)
 
     @cached_property
-    def smoothing(self) -> Smoothing:
-        return Smoothing(self.pairing)
+    def rounds(self) -> tuple[tuple[Smoothed, Stage[Trained]], ...]:
+        """For each round its pairs with their ε, and the model that is trained on them. The model of a round is the
+        reference of the next one, and the one that is mined."""
+        method, made, base = self.method, [], self.sft
+        assert isinstance(method, Preference)
+        for number in range(1, method.rounds + 1):
+            parts = (self.language, method.sampler, self.training, base)
+            pairing = Pairing(*parts, k=method.rejected, rule=self.shared.rule, round=number)
+            smoothed = Smoothed(self.shared.fits, pairing, method.smoothing)
+            base = alignment.aligned(smoothed, method.loss, method.name, number)
+            made.append((smoothed, base))
+        return tuple(made)
+
+    @property
+    def smoothed(self) -> Smoothed:
+        """The pairs of the first round with their ε."""
+        return self.rounds[0][0]
+
+    @property
+    def pairing(self) -> Pairing:
+        return self.smoothed.pairing
 
     @cached_property
-    def probe(self) -> Probe:
-        return Probe(self.smoothing)
+    def probe(self) -> Probe | None:
+        """The oracle's quality; None for methods without an oracle."""
+        judging = self.smoothed.judging if isinstance(self.method, Preference) else None
+        return Probe(judging) if judging else None
+
+    @cached_property
+    def reference(self) -> Stage[Any]:
+        """Log-probs of the first round's pairs before preference training."""
+        assert isinstance(self.method, Preference)
+        return alignment.reference(self.pairing, self.method.loss)
+
+    @cached_property
+    def after(self) -> Stage[Any]:
+        """Log-probs of the first round's validation pairs after all of it."""
+        assert self.trained is not None
+        return self.pairing.pair_logps(self.method.name, self.trained, ("validation",))
+
+    # --- all methods ------------------------------------------------------------------------------------------------
 
     @cached_property
     def trained(self) -> Stage[Trained] | None:
-        """The training stage whose model is scored; None for methods without one."""
-        if isinstance(self.method, PlainLM):
-            return self.language.sft if self.method.trained else None
+        """The language model that is evaluated; None: the untrained one, or no language model."""
         if isinstance(self.method, Preference):
-            return aligned(self.smoothing, self.method.name, self.method.epsilon)
+            return self.rounds[-1][1]
+        if isinstance(self.method, PlainLM):
+            return {"none": None, "once": self.sft, "longer": self._longer}[self.method.sft]
         return None
 
     @cached_property
-    def scored(self) -> Stage[Scored] | None:
-        """The language model's scores; None for methods without a language model."""
+    def _longer(self) -> Stage[Trained]:
+        pairing = Pairing(self.language, Uniform(), self.task.config.preference, self.sft)
+        return self.shared.finetuning.longer(alignment.budget(pairing))
+
+    @cached_property
+    def answered(self) -> dict[str, Stage[Answered]]:
+        """Its answers to each protocol."""
+        return {protocol.name: self._answered(protocol) for protocol in self.shared.protocols}
+
+    def _answered(self, protocol: Protocol) -> Stage[Answered]:
         if isinstance(self.method, Recommender):
-            return None
-        return self.language.scores(self.method.name, self.trained)
+            return of_items(self.shared.fits, self.method.name, self.method.model, protocol)
+        return of_titles(self.language, self.method.name, self.trained, protocol)
+
+    @cached_property
+    def sft_answered(self) -> Stage[Answered]:
+        """The SFT model's answers to the first protocol, with which preference methods are compared."""
+        return of_titles(self.language, "sft", self.sft, self.shared.protocols[0])
 
     @cached_property
     def stages(self) -> tuple[Stage[Any], ...]:
         """The stages needed for the record; the key depends on them."""
-        test = self.pipeline.examples_stage("test")
-        if isinstance(self.method, Recommender):
-            return (test, *self.method.stages(self.pipeline))
-        assert self.scored is not None
-        if not isinstance(self.method, Preference):
-            return (test, self.scored)
-        pairing, sft = self.pairing, self.language.scores("sft", self.language.sft)
-        assert self.trained is not None
-        after = pairing.pair_logps(self.method.name, self.trained, ("validation",))
-        judged = (self.smoothing.judged, self.probe.stage) if self.method.epsilon == "oracle" else ()
-        return (test, self.scored, sft, after, *judged)
+        found: tuple[Stage[Any], ...] = (self.task.examples_stage("test"), *self.answered.values())
+        if isinstance(self.method, Preference):
+            found += (self.sft_answered, self.reference, self.after, self.smoothed.stage)
+            if self.probe:
+                assert self.smoothed.judging
+                found += (self.smoothed.judging.stage, self.probe.stage)
+        return found
 
     @cached_property
     def key(self) -> str:
         """Hash of all that can change the record."""
-        named = [self.pipeline.name, self.method.name, origin(self.method.name), self.pipeline.seed]
-        stages = [stage.key for stage in self.stages]
-        return digest(records.SCHEMA, self.pipeline.config.profile, self.protocol, named, stages)
+        named = [self.task.name, self.method.name, self.task.seed, self.task.config.profile]
+        if self.broken:
+            return digest(records.SCHEMA, named, self.broken)
+        return digest(records.SCHEMA, named, settings_of(self.method), [stage.key for stage in self.stages])
 
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """How candidates are ranked; part of every record."""
-        config = self.pipeline.config
-        return {
-            "name": "candidates",
-            "size": self.pipeline.dataset_config.candidates,
-            "score": config.scoring.score,
-        }
+    def check(self) -> None:
+        """Refuses what can be known before any work. UserError."""
+        if self.broken:
+            return
+        _ = self.key
+        if self.reads_titles:
+            self.language.check_model()
+
+    def check_data(self) -> None:
+        """Refuses what the data alone can tell, before any training. UserError: lists that cannot be drawn, and what
+        :meth:`check_users` refuses."""
+        self.check_users(self.task.data)
+        _ = self.task.test
+
+    def check_users(self, dataset: Dataset) -> None:
+        """UserError: too few test users for an interval, or an oracle that cannot be cross-fitted to so few users."""
+        config = self.task.dataset_config
+        able = int((sequences.split(dataset, config.split).test >= 0).sum())
+        users = min(config.users or able, able)
+        if users < 2:
+            raise UserError(f"{self.task.name}: {users} test user: an interval needs at least two; evaluate more users")
+        smoothing = self.method.smoothing if isinstance(self.method, Preference) else None
+        if isinstance(smoothing, OracleSmoothing):
+            check_folds(dataset.users, smoothing.folds)
 
     @property
     def folder(self) -> Path:
         """The folder of its record, whether it exists or not."""
-        pipeline = self.pipeline
-        return records.record_folder(pipeline.stages.out, pipeline.name, self.method.name, pipeline.seed, self.key)
+        task = self.task
+        return records.record_folder(task.stages.out, task.name, self.method.name, task.seed, self.key)
+
+
+def refuse_broken(cell: Cell) -> None:
+    """UserError for a method whose package cannot be used."""
+    if cell.broken:
+        raise UserError(f"method {cell.method.name!r}: {cell.broken}")

@@ -8,12 +8,17 @@ from typing import Any
 
 from tabulate import tabulate
 
-from rosepo_bench.base.config import ModelConfig, RunConfig
+from rosepo_bench.base.config import ModelConfig, PreferenceConfig, RunConfig
+from rosepo_bench.base.failures import read_failures
 from rosepo_bench.data import catalog, storage
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.engine.model.language_model import pretrained_config, pretrained_name
+from rosepo_bench.pipeline.stages import Stage, kind
+from rosepo_bench.preference.smoothings.base import OracleSmoothing
+from rosepo_bench.recommenders.base import Oracle
+from rosepo_bench.recommenders.sasrec import SASRec
 from rosepo_bench.runs.cells import Cell
-from rosepo_bench.runs.index import Index
+from rosepo_bench.runs.methods import Preference, Recommender
 from rosepo_bench.runs.plan import Places, cells, closure, is_done
 
 # Floating-point operations a second that two cores of a current x86-64 server reach in training and in scoring of
@@ -35,44 +40,58 @@ class _Size:
 
     @property
     def users(self) -> int:
-        return self.cell.pipeline.dataset_config.users or self.dataset.users
+        return self.cell.task.dataset_config.users or self.dataset.users
 
     @property
     def prompt(self) -> float:
         """Tokens of a typical prompt."""
-        length = min(self.cell.pipeline.config.prompt.history, self.interactions / self.dataset.users)
-        listed = self.cell.pipeline.dataset_config.candidates if self.cell.pipeline.config.prompt.candidates else 0
+        length = min(self.cell.task.config.prompt.history, self.interactions / self.dataset.users)
+        listed = self.cell.task.dataset_config.candidates if self.cell.task.config.prompt.candidates else 0
         return TITLE_TOKENS * (1 + length + listed)
 
 
 def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
     """One row per cell: names, key, state (done, failed, waiting) and estimated seconds of the missing stages. A stage
-    that several cells share counts in the first one's estimate."""
-    failed = {entry["key"] for entry in Index.read(places.out).cells.values() if entry["failed"]}
+    that several cells share counts in the first one's estimate. ``measured``: the part of the estimate that is what
+    finished stages of this folder took."""
+    failed = {failure.key for failure in read_failures(places.out)}
     counted: set[str] = set()
-    sizes: dict[str, _Size] = {}
-    rows = []
-    for cell in cells(config, places):
-        name = cell.pipeline.name
-        size = sizes[name] = sizes.get(name) or _Size(cell, _dataset(cell))
+    planned, rows = cells(config, places), []
+    measured = planned[0].task.stages.measured()
+    datasets: dict[str, Dataset] = {}
+    for cell in planned:
+        name = cell.task.name
         state = "done" if is_done(cell) else "failed" if cell.key in failed else "waiting"
-        seconds = 0.0
-        for stage in closure(cell) if state != "done" else ():
-            if stage.key not in counted and not cell.pipeline.stages.done(stage):
-                counted.add(stage.key)
-                seconds += _seconds(stage.name.removeprefix(f"{name}."), _Size(cell, size.dataset))
+        missing = [] if state == "done" or cell.broken else _missing(cell, counted)
+        if missing and name not in datasets:
+            datasets[name] = _dataset(cell)
+        if missing:
+            cell.check_users(datasets[name])
+        known, guessed = 0.0, 0.0
+        for stage in missing:
+            seconds = measured.get(stage.name)
+            known += seconds or 0.0
+            guessed += _seconds(kind(stage.name), _Size(cell, datasets[name])) if seconds is None else 0.0
         rows.append(
             {
                 "dataset": name,
-                "data": cell.pipeline.resolved.kind,
+                "data": cell.task.resolved.kind,
                 "method": cell.method.name,
-                "seed": cell.pipeline.seed,
+                "seed": cell.task.seed,
                 "key": cell.key,
                 "state": state,
-                "estimated_seconds": round(seconds, 1),
+                "estimated_seconds": round(known + guessed, 1),
+                "measured_seconds": round(known, 1),
             }
         )
     return rows
+
+
+def _missing(cell: Cell, counted: set[str]) -> list[Stage[Any]]:
+    """The cell's stages that are neither done nor ``counted`` already; they are counted now."""
+    found = [stage for stage in closure(cell) if stage.key not in counted and not cell.task.stages.done(stage)]
+    counted.update(stage.key for stage in found)
+    return found
 
 
 def render(rows: list[dict[str, Any]]) -> str:
@@ -81,45 +100,58 @@ def render(rows: list[dict[str, Any]]) -> str:
               f"{row['estimated_seconds']:.0f}"] for row in rows]  # fmt: skip
     table = tabulate(shown, ["data set", "data", "method", "seed", "key", "state", "about s"], tablefmt="github")
     waiting = sum(row["state"] != "done" for row in rows)
-    total = sum(row["estimated_seconds"] for row in rows)
-    return f"{table}\n\n{waiting} of {len(rows)} cells to do, about {total / 60:.0f} minutes on two CPU cores"
+    total, measured = (sum(row[name] for row in rows) for name in ("estimated_seconds", "measured_seconds"))
+    how = f"{measured / total:.0%} of it from what such stages took in this folder" if measured else "a guess"
+    time = f", about {total / 60:.0f} minutes ({how}, on two CPU cores)" if total else ""
+    return f"{table}\n\n{waiting} of {len(rows)} cells to do{time}"
 
 
 def _dataset(cell: Cell) -> Dataset:
     """Read from its stage if that is done; otherwise parsed without writing anything."""
-    pipeline = cell.pipeline
-    if pipeline.stages.done(pipeline.data_stage):
-        return storage.load(pipeline.stages.folder(pipeline.data_stage))
-    return catalog.load(pipeline.resolved, pipeline.dataset_config)
+    task = cell.task
+    if task.stages.done(task.data_stage):
+        return storage.load(task.stages.folder(task.data_stage))
+    return catalog.load(task.resolved, task.dataset_config)
 
 
-def _seconds(kind: str, size: _Size) -> float:
+def _seconds(name: str, size: _Size) -> float:
     """Estimated seconds of one stage; kinds without an entry are too fast to count."""
     costs: dict[str, Callable[[_Size], float]] = {
-        "sft": lambda size: _train(size, size.interactions * TITLE_TOKENS * size.cell.pipeline.config.sft.epochs),
-        "scores": lambda size: _score(size, size.users),
-        "sasrec": _sasrec,
-        "oracle": lambda size: _sasrec(size) * (size.cell.pipeline.config.oracle.folds - 1),
+        "sft": lambda size: _train(size, size.interactions * TITLE_TOKENS * size.cell.task.config.sft.epochs),
+        "sft-longer": _aligned,
+        "candidates-sum": lambda size: _score(size, size.users),
+        "candidates-mean": lambda size: _score(size, size.users),
+        "fit": _fit,
+        "crossfit": _crossfit,
         "mining": lambda size: _score(size, _pairs(size) / _steps(size)) * _steps(size) ** 0.5,
         "logps": lambda size: _score(size, _pairs(size) / _steps(size)) / 3,
     }
-    family = kind.partition(".")[0]
+    family = name.partition(".")[0]
     if family in costs:
         return costs[family](size)
-    if kind == size.cell.method.name:  # preference training is named after its method
-        settings = size.cell.pairing.settings
-        tokens = _pairs(size) / _steps(size) * (size.prompt + _steps(size) * TITLE_TOKENS)
-        return _train(size, tokens * settings.epochs)
-    return 0.0
+    return _aligned(size) if family == size.cell.method.name else 0.0  # named after its method
+
+
+def _preference(size: _Size) -> PreferenceConfig:
+    """The settings of preference training that the cell's stages go by."""
+    cell = size.cell
+    return cell.training if isinstance(cell.method, Preference) else cell.task.config.preference
+
+
+def _aligned(size: _Size) -> float:
+    settings, method = _preference(size), size.cell.method
+    responses = 1 + method.rejected if isinstance(method, Preference) else 2
+    tokens = _pairs(size) / _steps(size) * (size.prompt + _steps(size) * TITLE_TOKENS * responses / 2)
+    return _train(size, tokens * settings.epochs)
 
 
 def _pairs(size: _Size) -> float:
-    settings = size.cell.pairing.settings
+    settings = _preference(size)
     return min(settings.pairs, size.dataset.users * settings.steps_per_user)
 
 
 def _steps(size: _Size) -> int:
-    return size.cell.pairing.settings.steps_per_user
+    return _preference(size).steps_per_user
 
 
 def _train(size: _Size, tokens: float) -> float:
@@ -127,19 +159,36 @@ def _train(size: _Size, tokens: float) -> float:
 
 
 def _score(size: _Size, prompts: float) -> float:
-    listed = size.cell.pipeline.dataset_config.candidates * TITLE_TOKENS * 0.7
+    listed = size.cell.task.dataset_config.candidates * TITLE_TOKENS * 0.7
     return 2 * _parameters(size.cell) * prompts * (size.prompt + listed) / SCORING_RATE
 
 
-def _sasrec(size: _Size) -> float:
-    config = size.cell.pipeline.config.sasrec
-    weights = config.layers * 6 * config.hidden**2 + size.dataset.items * config.hidden
-    return 6 * weights * size.interactions * config.epochs / TRAINING_RATE
+def _fit(size: _Size) -> float:
+    method = size.cell.method
+    if isinstance(method, Recommender):
+        return _sasrec(size, method.model)
+    smoothing = method.smoothing if isinstance(method, Preference) else None
+    return _sasrec(size, smoothing.oracle) if isinstance(smoothing, OracleSmoothing) else 0.0
+
+
+def _crossfit(size: _Size) -> float:
+    assert isinstance(size.cell.method, Preference)
+    smoothing = size.cell.method.smoothing
+    assert isinstance(smoothing, OracleSmoothing)
+    return _sasrec(size, smoothing.oracle) * (smoothing.folds - 1)
+
+
+def _sasrec(size: _Size, oracle: Oracle) -> float:
+    """Of other oracles the cost is not known, and not counted."""
+    if not isinstance(oracle, SASRec):
+        return 0.0
+    weights = oracle.layers * 6 * oracle.hidden**2 + size.dataset.items * oracle.hidden
+    return 6 * weights * size.interactions * oracle.epochs / TRAINING_RATE
 
 
 def _parameters(cell: Cell) -> float:
     """Weights that each token is multiplied with: the body's and the head's."""
-    model = cell.pipeline.config.model
+    model = cell.task.config.model
     hidden, layers, vocabulary = _shape(model)
     return 12 * layers * hidden**2 + vocabulary * hidden
 

@@ -1,112 +1,99 @@
-"""Methods are declarations: objects of the classes below. Ours and those of third parties are registered in the same
-way, as entry points of the group ``rosepo_bench.methods``."""
+"""Methods are declarations: a method composes components. Ours stand in baselines/, those of other packages are entry
+points of the group ``rosepo_bench.methods``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import functools
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, ClassVar, Literal
 
-from rosepo_bench.base.errors import UserError, nearest
-from rosepo_bench.base.seeds import digest
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Num
-
-    from rosepo_bench.data.types import Examples
-    from rosepo_bench.pipeline.stages import Stage
-    from rosepo_bench.pipeline.task import Pipeline
-    from rosepo_bench.preference.samplers.sampler import SamplerName
-
-GROUP = "rosepo_bench.methods"
+from rosepo_bench.base.component import Settings, setting
+from rosepo_bench.base.compose import kind_of, parts
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.plugins import Kind, Registry, registry
+from rosepo_bench.losses.base import Loss
+from rosepo_bench.preference.samplers.base import Sampler
+from rosepo_bench.preference.smoothings.base import Smoothing
+from rosepo_bench.preference.smoothings.fixed import Zero
+from rosepo_bench.recommenders.base import Oracle
 
 
-@dataclass(frozen=True)
-class Recommender:
-    """A method without a language model. ``stages(pipeline)`` returns the stages that it needs, ``scores(pipeline,
-    examples)`` its scores of the examples' candidates, higher is better."""
+def _said(default: Any = "") -> Any:
+    """A field that describes the method and is no setting."""
+    return field(default=default, metadata={"settable": False})
 
-    name: str
-    summary: str
-    scores: Callable[[Pipeline, Examples], Num[np.ndarray, "n size"]]
-    stages: Callable[[Pipeline], tuple[Stage[Any], ...]] = lambda pipeline: ()
+
+class Method(Settings):
+    """A row of the tables. ``about`` describes it, ``paper`` is its source, ``reading`` says what of it is our reading
+    of that paper."""
+
+    kind: ClassVar[Kind] = Kind("method", "methods", "rosepo_bench.baselines", declared=True)
+    family: ClassVar[str] = ""
+
+    name: str = field(metadata={"settable": False})
+    about: str = _said()
+    paper: str = _said()
+    reading: str = _said()
+
+    def label(self) -> str:
+        return f"method.{self.name}"
+
+
+class Recommender(Method):
+    """A model over item ids, without a language model."""
+
     family = "recommender"
 
+    model: Oracle = setting(about="the model, see `ls oracles`")
 
-@dataclass(frozen=True)
-class PlainLM:
-    """The language model without preference training: before (``trained=False``) or after SFT."""
 
-    name: str
-    summary: str
-    trained: bool
+class PlainLM(Method):
+    """The language model without preference training. ``sft``: ``none``, before SFT; ``once``, after it; ``longer``,
+    after as many further steps of SFT as preference training takes: the control for "more training helps"."""
+
     family = "language_model"
 
+    sft: Literal["none", "once", "longer"] = _said("once")
 
-@dataclass(frozen=True)
-class Preference:
-    """Preference training on top of SFT: the sampler of rejected items, ε, and settings that differ from the
-    configuration's ``[preference]`` section. ε is ``zero`` (DPO), ``constant`` (``preference.epsilon``) or from the
-    ``oracle`` (one per pair)."""
 
-    name: str
-    summary: str
-    sampler: SamplerName
-    epsilon: Literal["zero", "constant", "oracle"]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+class Preference(Method):
+    """Preference training on top of SFT. ``training`` changes settings of the configuration's ``[preference]``
+    section. In each of ``rounds`` the model of the round before is the reference, and the one whose mistakes are
+    rejected."""
+
     family = "preference"
 
+    loss: Loss = setting(about="the loss, see `ls losses`")
+    sampler: Sampler = setting(about="which items are rejected, see `ls samplers`")
+    smoothing: Smoothing = setting(Zero(), about="ε of each pair, see `ls smoothings`")
+    rejected: int = setting(1, ge=1, about="rejected items per pair (K)")
+    rounds: int = setting(1, ge=1, about="rounds of preference training")
+    training: Mapping[str, Any] = setting(factory=dict, about="changes of the [preference] section for this method")
 
-Method = Recommender | PlainLM | Preference
-
-
-def registry() -> dict[str, Method]:
-    """All installed methods, by name. Refuses a name that two packages claim."""
-    found: dict[str, Method] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        try:
-            method = entry.load()
-        except Exception as error:  # another package's code can fail in any way
+    def check(self) -> None:
+        loss, smoothing = self.loss, self.smoothing
+        if self.rejected > 1 and not loss.many:
+            raise UserError(f"{self.label()}.rejected = {self.rejected}: loss {loss.label()!r} takes one")
+        if smoothing.largest > loss.max_epsilon:
             raise UserError(
-                f"method {entry.name!r} ({entry.value}, {_distribution(entry)}) cannot be imported: "
-                f"{type(error).__name__}: {error}; fix or remove that package"
-            ) from error
-        if not isinstance(method, Recommender | PlainLM | Preference):
-            raise UserError(f"method {entry.name!r} ({entry.value}) is a {type(method).__name__}, not a method")
-        if method.name != entry.name:
-            raise UserError(f"method {entry.name!r} ({entry.value}) calls itself {method.name!r}")
-        if entry.name in found and found[entry.name] != method:
-            raise UserError(f"two installed packages declare the method {entry.name!r}")
-        found[entry.name] = method
-    if not found:
+                f"{self.label()}: smoothing {smoothing.label()!r} gives ε up to {smoothing.largest:g}, "
+                + (
+                    f"loss {loss.label()!r} takes at most {loss.max_epsilon:g}: lower it"
+                    if loss.max_epsilon
+                    else f"loss {loss.label()!r} takes none: set smoothing to 'zero'"
+                )
+            )
+
+
+@functools.cache
+def methods() -> Registry:
+    """All installed methods, by name. The components that they are made of can be named too, without an entry point of
+    their own."""
+    found = registry(Method)
+    if not found.found:
         raise UserError("no methods are installed; install the package itself: pip install -e . --no-build-isolation")
+    for name, method in found.found.items():
+        for component in parts(method):
+            registry(kind_of(component)).add(component.name, type(component), f"method {name}, {found.origin[name]}")
     return found
-
-
-def origin(name: str) -> list[str]:
-    """Package, version and module hash of a method's declaration; part of the key, as they can change results."""
-    found = []
-    for entry in entry_points(group=GROUP, name=name):
-        source = getattr(sys.modules.get(entry.module), "__file__", None)
-        code = Path(source).read_bytes() if source else b""
-        found += [_distribution(entry), digest(code)]
-    return found
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "no package"
-
-
-def select(names: list[str]) -> list[Method]:
-    """The methods of these names, in this order. Refuses unknown and repeated names."""
-    known = registry()
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown method {name!r}; {nearest(name, known)}")
-        if names.count(name) > 1:
-            raise UserError(f"method {name!r} is listed twice")
-    return [known[name] for name in names]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rosepo_bench.base import records
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.configure import for_dataset
-from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.data import catalog
-from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.stages import Stage, Stages
-from rosepo_bench.pipeline.task import Pipeline
-from rosepo_bench.runs import methods
-from rosepo_bench.runs.cells import Cell, preference_settings
+from rosepo_bench.pipeline.task import Task
+from rosepo_bench.runs.cells import Cell, Shared
+from rosepo_bench.runs.composing import check_sections, composed, select
+from rosepo_bench.runs.methods import Method, methods
 
 
 @dataclass(frozen=True)
@@ -30,39 +30,31 @@ class Places:
 def cells(config: RunConfig, places: Places) -> list[Cell]:
     """All cells, data set by data set. All input is checked here, before any work: names, settings, files, the model's
     architecture."""
-    chosen = methods.select(config.methods)
+    names = select(config.methods)
     stages, planned = Stages(places.out), []
     for name in config.datasets:
         own = for_dataset(config, name)
-        _check_method_sections(own)
+        check_sections(own)
         dataset = own.datasets[name]
         resolved = catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
         for seed in range(config.first_seed, config.first_seed + config.seeds):
-            pipeline = Pipeline(name, own, seed, resolved, stages)
-            language = Language(pipeline)
-            planned += [Cell(pipeline, language, method) for method in chosen]
+            shared = Shared(Task(name, own, seed, resolved, stages))
+            planned += [_cell(shared, method) for method in names]
     for cell in planned:
-        _ = cell.key  # computing the key validates the method's settings
-        if cell.scored is not None:
-            _ = cell.language.context  # refuses an unsuitable model
+        cell.check()
     return planned
 
 
-def _check_method_sections(config: RunConfig) -> None:
-    """Checks the ``[method.NAME]`` sections of all methods, selected or not."""
-    known = methods.registry()
-    for name, section in config.method.items():
-        if name not in known:
-            raise UserError(f"[method.{name}]: there is no such method; {nearest(name, known)}")
-        method = known[name]
-        if not isinstance(method, methods.Preference):
-            raise UserError(f"[method.{name}]: only methods with preference training have settings of their own")
-        preference_settings(method, config.preference, section)
+def _cell(shared: Shared, name: str) -> Cell:
+    known = methods()
+    if name in known.broken:
+        return Cell(shared, Method(name=name), known.broken[name])
+    return Cell(shared, composed(known[name], shared.task.config))
 
 
-def is_done(cell: Cell) -> bool:
-    """Whether the cell's record exists."""
-    return (cell.folder / "record.json").is_file()
+def is_done(cell: Cell, *, say: bool = True) -> bool:
+    """Whether the cell's record and predictions are as they were written; with ``say``, says where they are not."""
+    return records.usable(cell.folder, say=say)
 
 
 def closure(cell: Cell) -> list[Stage[Any]]:

@@ -8,148 +8,155 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int32
 
 from rosepo_bench.base import records
-from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.failures import Failure
+from rosepo_bench.base.record_schema import all_settings, row_of
 from rosepo_bench.data import candidates, sequences
 from rosepo_bench.engine import environment, ops
 from rosepo_bench.engine.model import language_model as models
-from rosepo_bench.engine.training.memory import PeakMemory
-from rosepo_bench.evaluation import metrics, statistics
-from rosepo_bench.pipeline.smoothing import Smoothing
-from rosepo_bench.preference.smoothing import epsilon_gap, summary
-from rosepo_bench.runs.cells import Cell
-from rosepo_bench.runs.methods import Preference, Recommender
+from rosepo_bench.evaluation.metrics.base import Predictions, measure
+from rosepo_bench.evaluation.protocols.base import Protocol
+from rosepo_bench.preference.smoothings.base import OracleSmoothing
+from rosepo_bench.runs import diagnostics
+from rosepo_bench.runs.cells import Cell, refuse_broken
+from rosepo_bench.runs.composing import settings_of
+from rosepo_bench.runs.methods import PlainLM, Preference, Recommender
 
 
 def run(cell: Cell) -> None:
     """Computes the cell's missing stages and writes its record and predictions."""
+    refuse_broken(cell)
     began = time.monotonic()
-    scores, scoring = _scores(cell)
-    test = cell.pipeline.test
-    rank = metrics.ranks(scores, test.position)
-    best = test.candidates[np.arange(len(test)), scores.argmax(axis=1)]
-    # argmax takes the first of equal scores, as the ranks do.
+    for stage in cell.stages:
+        cell.task.stages.get(stage)
+    found = {protocol.name: _predictions(cell, protocol) for protocol in cell.shared.protocols}
+    settings, config = _settings(cell), _config(cell)
     record = {
-        "schema": records.SCHEMA,
         "key": cell.key,
-        "dataset": cell.pipeline.name,
+        "row": row_of(cell.method.name, settings, config),
+        "dataset": cell.task.name,
         "method": cell.method.name,
         "family": cell.method.family,
-        "seed": cell.pipeline.seed,
-        "profile": cell.pipeline.config.profile,
-        "config": _config(cell),
+        "seed": cell.task.seed,
+        "profile": cell.task.config.profile,
+        "settings": settings,
+        "config": config,
         "data": _data(cell),
-        "protocol": cell.protocol,
-        "metrics": metrics.measure(rank),
-        "preference": _preference(cell, best) if isinstance(cell.method, Preference) else None,
-        "oracle": _oracle(cell),
-        "throughput": _throughput(cell, scoring, time.monotonic() - began),
+        "training": cell.task.stages.get(cell.trained).report if cell.trained else None,
+        "evaluations": {
+            protocol.name: {
+                "facts": protocol.facts(cell.task.dataset_config.candidates),
+                "metrics": measure(found[protocol.name], protocol.gives),
+            }
+            for protocol in cell.shared.protocols
+        },
+        "diagnostics": {"preference": diagnostics.preference(cell), "oracle": diagnostics.oracle(cell)},
+        "throughput": _throughput(cell, time.monotonic() - began),
         "environment": environment.facts(),
         "stages": _stage_keys(cell),
     }
-    predictions = {
-        "users": test.user,
-        "rank": rank,
-        "scores": scores.astype(np.float32),
-        "top": best.astype(np.int32),
-        "tied": sequences.tied(cell.pipeline.data, cell.pipeline.split)[test.user],
+    arrays = {name: _arrays(cell, predictions) for name, predictions in found.items()}
+    records.write_record(cell.task.stages.out, record, arrays)
+
+
+def failure(cell: Cell, reason: str = "", traceback: str = "") -> Failure:
+    """The cell as one without a record; without a reason it has not run."""
+    settings = all_settings(_settings(cell), {} if cell.broken else _config(cell))
+    place = (cell.task.name, cell.method.name, cell.task.seed)
+    return Failure(*place, reason, cell.key, settings, traceback.splitlines())
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The method's own settings. What it asks of its training is left out: the configuration holds what came of it."""
+    return {name: value for name, value in settings_of(cell.method).items() if name != "training"}
+
+
+def _predictions(cell: Cell, protocol: Protocol) -> Predictions:
+    answers = cell.task.stages.get(cell.answered[protocol.name]).answers
+    return protocol.join(answers, cell.task.test)
+
+
+def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
+    """What the predictions file holds. Users and items go by the names that the data set gives them; ``users`` are
+    their numbers, by which methods are compared."""
+    data, test = cell.task.data, cell.task.test
+    found: dict[str, np.ndarray] = {
+        "users": predictions.users,
+        "user_ids": np.array([data.user_ids[user] for user in predictions.users.tolist()]),
+        "tied": sequences.tied(data, cell.task.split)[test.user],
     }
-    records.write_record(cell.pipeline.stages.out, record, predictions)
-
-
-def _scores(cell: Cell) -> tuple[Float[np.ndarray, "users size"], dict[str, Any]]:
-    get = cell.pipeline.stages.get
-    for stage in cell.stages:
-        get(stage)
-    if cell.scored is not None:
-        return get(cell.scored)
-    assert isinstance(cell.method, Recommender)
-    began = time.monotonic()
-    with PeakMemory(torch.device("cpu")) as memory:
-        scores = np.asarray(cell.method.scores(cell.pipeline, cell.pipeline.test), dtype=np.float64)
-    if scores.shape != cell.pipeline.test.candidates.shape:
-        raise UserError(f"method {cell.method.name}: scores of shape {scores.shape}, but one per candidate is needed")
-    seconds = max(time.monotonic() - began, 1e-9)
-    rate = len(scores) / seconds
-    return scores, {"seconds": seconds, "users_per_s": rate, **memory.report()}
+    if predictions.rank is not None:
+        found["rank"] = predictions.rank
+    if predictions.top is not None:
+        found["top"] = predictions.top.astype(np.int32)
+        found["top_titles"] = np.array([data.titles[item] for item in predictions.top.tolist()])
+    if predictions.scores is not None and predictions.candidates is not None:
+        found |= {"scores": predictions.scores, "candidates": predictions.candidates}
+    return found
 
 
 def _stage_keys(cell: Cell) -> dict[str, str]:
     keys = {stage.name: stage.key for stage in cell.stages}
     if cell.trained is not None:  # lets the tables check that methods start from the same SFT model
-        keys["sft"] = cell.language.sft.key
+        keys["sft"] = cell.sft.key
     return keys
 
 
 def _config(cell: Cell) -> dict[str, Any]:
-    """The settings that can affect this cell, without those that select cells."""
-    others = {"about", "profile", "methods", "method", "seeds", "first_seed", "datasets", "checkpoint_seconds"}
-    config = cell.pipeline.config.model_dump(exclude=others)
-    if isinstance(cell.method, Preference):
-        config["preference"] = cell.pairing.settings.model_dump()
-    return {"dataset": cell.pipeline.dataset_config.model_dump(), **config}
+    """The settings of the run that can affect this cell, beside the method's own."""
+    method, config = cell.method, cell.task.config
+    parts: set[str] = set()
+    if not isinstance(method, Recommender):
+        parts |= {"model", "prompt", "scoring"}
+    if isinstance(method, Preference) or (isinstance(method, PlainLM) and method.sft != "none"):
+        parts |= {"sft", "batch_tokens"}
+    if isinstance(method, PlainLM) and method.sft == "longer":
+        parts.add("preference")
+    if _watched(cell, parts):
+        parts.add("validation")
+    found = {"dataset": cell.task.dataset_config.model_dump(), **config.model_dump(include=parts)}
+    if isinstance(method, Preference):
+        found["preference"] = cell.training.model_dump()
+        if method.sampler.pool or "validation" in parts:
+            found["rule"] = cell.shared.rule  # of the first protocol
+    return found
+
+
+def _watched(cell: Cell, parts: set[str]) -> bool:
+    """Whether one of its trainings is watched on the validation part."""
+    method, config = cell.method, cell.task.config
+    if isinstance(method, Recommender):
+        return method.model.reads_holdout
+    sections = {"sft": config.sft, "preference": config.preference}
+    watched = any(section.evaluations for name, section in sections.items() if name in parts)
+    if not isinstance(method, Preference):
+        return watched
+    oracle = method.smoothing.oracle if isinstance(method.smoothing, OracleSmoothing) else None
+    return watched or cell.training.evaluations > 0 or (oracle is not None and oracle.reads_holdout)
 
 
 def _data(cell: Cell) -> dict[str, Any]:
-    pipeline = cell.pipeline
-    data, test = pipeline.data, pipeline.test
+    task = cell.task
+    data, test = task.data, task.test
     return {
         "source": data.source.name,
         "kind": data.source.kind,
         "files": [asdict(file) for file in data.source.files],
         "counts": data.counts,
         "digest": data.digest,
-        "split": pipeline.split.kind,
-        "tied_share": sequences.tied_share(data, pipeline.split),
+        "split": task.split.kind,
+        "tied_share": sequences.tied_share(data, task.split),
         "candidates_sha256": candidates.content_hash(test),
         "users": len(test),
     }
 
 
-def _preference(cell: Cell, best: Int32[np.ndarray, " users"]) -> dict[str, Any]:
-    assert isinstance(cell.method, Preference)
-    assert cell.trained is not None
-    pairing, get = cell.pairing, cell.pipeline.stages.get
-    after = pairing.pair_logps(cell.method.name, cell.trained, ("validation",))
-    sft = get(cell.language.scores("sft", cell.language.sft)).scores
-    test = cell.pipeline.test
-    changed = best != test.candidates[np.arange(len(test)), sft.argmax(axis=1)]
-    return {
-        "pairs_seen": get(cell.trained).report["pairs_seen"],
-        "sampler": cell.method.sampler,
-        "loss": pairing.settings.form if cell.method.epsilon != "zero" else "dpo",
-        "beta": pairing.settings.beta,
-        "epsilon": summary(cell.smoothing.epsilon("train", cell.method.epsilon)),
-        "validation_epsilon": summary(cell.smoothing.epsilon("validation", cell.method.epsilon)),
-        "margin_accuracy": {
-            "before": _margin_accuracy(get(pairing.reference)["validation"]),
-            "after": _margin_accuracy(get(after)["validation"]),
-        },
-        "changed_top": {"share": float(changed.mean()), "n": len(changed)},
-    }
-
-
-def _oracle(cell: Cell) -> dict[str, Any] | None:
-    """The oracle's quality: its accuracy on uniform validation pairs, a temperature for each kind of the method's
-    pairs, and the gap in mean ε between validation and training pairs, also for an oracle trained without folds."""
-    if not isinstance(cell.method, Preference) or cell.method.epsilon != "oracle":
-        return None
-    get = cell.pipeline.stages.get
-    probe = get(cell.probe.stage)
-    kinds = get(cell.smoothing.judged).temperatures
-    return {
-        "accuracy": probe["accuracy"],
-        "uniform": {key: value for key, value in probe.items() if key != "accuracy"},
-        "temperatures": {kind: asdict(temperature) for kind, temperature in kinds.items()},
-        **_epsilon_gaps(cell.smoothing),
-    }
-
-
-def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str, Any]:
-    trained = cell.pipeline.stages.get(cell.trained).report if cell.trained else {}
-    device = "cpu" if cell.scored is None else models.device_of(cell.pipeline.config.model).type
+def _throughput(cell: Cell, seconds: float) -> dict[str, Any]:
+    get, model = cell.task.stages.get, cell.task.config.model
+    trained = get(cell.trained).report if cell.trained else {}
+    scoring = get(cell.answered[cell.shared.protocols[0].name]).report
+    device = models.device_of(model).type if cell.reads_titles else "cpu"
     peak = max((part for part in (trained, scoring) if part), key=lambda part: int(part["peak_memory_bytes"]))
     return {
         "training_tokens_per_s": trained.get("tokens_per_s"),
@@ -157,27 +164,14 @@ def _throughput(cell: Cell, scoring: dict[str, Any], seconds: float) -> dict[str
         "scoring_users_per_s": scoring["users_per_s"],
         "peak_memory_bytes": peak["peak_memory_bytes"],
         "peak_memory_since": peak["peak_memory_since"],
-        "impl": "-" if cell.scored is None else ops.live(cell.pipeline.config.model.impl, device),
-        "attention": "-" if cell.scored is None else models.attention_of(cell.pipeline.config.model),
+        "impl": ops.live(model.impl, device) if cell.reads_titles else "-",
+        "attention": models.attention_of(model) if cell.reads_titles else "-",
         "device": device,
         "threads": trained.get("threads", torch.get_num_threads()),
         "seconds": {
             **({"training": trained["seconds"]} if trained else {}),
+            **({"of_step": trained["of_step_seconds"]} if "of_step_seconds" in trained else {}),
             "scoring": scoring["seconds"],
             "cell": seconds,
         },
     }
-
-
-def _epsilon_gaps(smoothing: Smoothing) -> dict[str, dict[str, float]]:
-    def gap(unfolded: bool) -> dict[str, float]:
-        validation, train = (smoothing.oracle_epsilon(part, unfolded=unfolded) for part in ("validation", "train"))
-        return epsilon_gap(validation, train, smoothing.pairing.examples["train"].user).as_dict()
-
-    return {"epsilon_gap": gap(False), "epsilon_gap_without_folds": gap(True)}
-
-
-def _margin_accuracy(logps: Float64[np.ndarray, "n 2"]) -> dict[str, float]:
-    """Share of pairs whose chosen title has the higher log-prob."""
-    right = int((logps[:, 0] > logps[:, 1]).sum())
-    return statistics.wilson(right, len(logps)).as_dict()

@@ -1,4 +1,4 @@
-"""Runs cells under a lock on the output folder. A failed cell does not stop the others; tables after each data set."""
+"""Runs cells, each under a lease. A failed cell does not stop the others; tables after each data set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
-from rosepo_bench.base import progress, store
+from rosepo_bench.base import progress, records
 from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.failures import Failure, forget_failure, read_failures, write_failure
+from rosepo_bench.base.lease import Lease
+from rosepo_bench.base.records import Record
 from rosepo_bench.report import tables
 from rosepo_bench.runs import record
 from rosepo_bench.runs.cells import Cell
-from rosepo_bench.runs.index import Index
 from rosepo_bench.runs.methods import Preference
 from rosepo_bench.runs.plan import Places, cells, closure, is_done
 
@@ -25,69 +27,116 @@ DONE, FAILED = 0, 3
 
 def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
     """Runs every cell that has no record yet (with ``force`` all cells and all their stages), writes and prints the
-    tables. Returns the exit status: 0 if every cell is done, 3 if some failed."""
+    tables. Several processes, on several machines too, may run into one folder at once: they divide the cells among
+    them. Returns the exit status: 0 if every cell is done, 3 if some failed."""
+    with progress.shown():
+        planned = cells(config, places)
+        if force:
+            _forget(planned)
+        groups = [list(group) for _, group in itertools.groupby(planned, key=lambda cell: cell.task.name)]
+        waiting = [[cell for cell in group if not is_done(cell)] for group in groups]
+        if any(waiting):
+            _prepare_torch(config)
+        for unfinished in waiting:
+            _check(unfinished)
+        for group, unfinished in zip(groups, waiting, strict=True):
+            if unfinished:
+                _run_dataset(group, unfinished, planned)
+        return _finish(planned, places.out, show=not any(waiting))
+
+
+def _prepare_torch(config: RunConfig) -> None:
+    """Threads, and deterministic algorithms: slow to set, so only where something is left to compute."""
     if config.threads:
         torch.set_num_threads(config.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for deterministic matrix products on a GPU
     torch.use_deterministic_algorithms(True)
-    with store.Lock(places.out), progress.shown():
-        planned = cells(config, places)
-        if force:
-            _forget(planned)
-        index = Index.read(places.out)
-        groups = [list(group) for _, group in itertools.groupby(planned, key=lambda cell: cell.pipeline.name)]
-        waiting = [[cell for cell in group if not is_done(cell)] for group in groups]
-        for unfinished in waiting:
-            _check(unfinished)
-        index.plan(planned)
-        for group, unfinished in zip(groups, waiting, strict=True):
-            if unfinished:
-                _run_dataset(group, unfinished, index)
-        if not any(waiting):
-            progress.say(tables.render(*index.everything()))
-        return _finish(planned, index)
 
 
 def _check(unfinished: list[Cell]) -> None:
     """Raises the input errors of a data set before any training."""
-    for cell in {cell.pipeline.seed: cell for cell in unfinished}.values():
-        _ = cell.pipeline.test
-    language = next((cell.language for cell in unfinished if cell.scored is not None), None)
+    usable = [cell for cell in unfinished if not cell.broken]
+    for cell in usable:
+        cell.check_data()
+    language = next((cell.language for cell in usable if cell.reads_titles), None)
     if language is not None:
-        language.check(paired=any(isinstance(cell.method, Preference) for cell in unfinished))
+        rejected = [cell.method.rejected for cell in usable if isinstance(cell.method, Preference)]
+        language.check(rejected=max(rejected, default=0))
 
 
-def _run_dataset(group: list[Cell], unfinished: list[Cell], index: Index) -> None:
-    began = time.monotonic()
-    for cell in unfinished:
-        _run_cell(cell, index)
-    name = group[0].pipeline.name
+def _run_dataset(group: list[Cell], unfinished: list[Cell], planned: list[Cell]) -> None:
+    began, out, name = time.monotonic(), group[0].task.stages.out, group[0].task.name
+    rest = unfinished
+    while rest := _run_free(rest, planned):
+        progress.say(f"{name}: {len(rest)} cells are computed by another process; waiting")
+        with _lease(rest[0]):  # until the first of them is free
+            pass
     progress.say(f"\n{name}: {len(unfinished)} cells in {time.monotonic() - began:.0f} s\n")
-    progress.say(tables.render(*index.of_dataset(name)))
+    found, problems = records.read_records(out)
+    chosen = [record for record in found if record.dataset == name]
+    failures = [failure for failure in _absent(group, chosen) if failure.dataset == name]
+    progress.say(tables.render(chosen, failures, [one for one in problems if f"/records/{name}/" in one]))
 
 
-def _run_cell(cell: Cell, index: Index) -> None:
+def _run_free(rest: list[Cell], planned: list[Cell]) -> list[Cell]:
+    """Runs the cells that nobody else computes now; returns the others."""
+    held = []
+    for cell in rest:
+        lease = _lease(cell)
+        if not lease.attempt():
+            held.append(cell)
+            continue
+        try:
+            if not is_done(cell, say=False):  # another process may have finished it meanwhile
+                _run_cell(cell)
+                _evict(cell, planned)
+        finally:
+            lease.release()
+    return held
+
+
+def _lease(cell: Cell) -> Lease:
+    return Lease(cell.task.stages.out / "leases" / "cells" / cell.folder.name, cell.name)
+
+
+def _evict(cell: Cell, planned: list[Cell]) -> None:
+    """Removes stages that exceed the limit, but for those that cells without a record need."""
+    if limit := cell.task.config.stage_gigabytes:
+        needed = {stage.key for one in planned if not one.broken and not is_done(one) for stage in closure(one)}
+        cell.task.stages.evict(limit * 1e9, needed)
+
+
+def _run_cell(cell: Cell) -> None:
     progress.say(cell.name)
-    began = time.monotonic()
-    log = index.out / "failures" / f"{cell.name.replace('/', '-')}.txt"
+    began, out = time.monotonic(), cell.task.stages.out
     try:
         record.run(cell)
     except BrokenPipeError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        index.failed(cell, reason)
-        store.write_text(log, traceback.format_exc())
+        log = write_failure(out, record.failure(cell, reason, traceback.format_exc()))
         progress.say(f"  FAILED {cell.name}: {reason}\n  traceback in {log}")
     else:
-        index.done(cell)
-        log.unlink(missing_ok=True)
+        forget_failure(out, cell.task.name, cell.method.name, cell.task.seed)
         progress.say(f"  done in {time.monotonic() - began:.1f} s")
 
 
-def _finish(planned: list[Cell], index: Index) -> int:
-    """Writes the tables of all records in the folder and prints the failed cells."""
-    for path in tables.write_report(index.out, *index.everything()):
+def _absent(planned: list[Cell], found: list[Record]) -> list[Failure]:
+    """The planned cells without a record, and every other cell of the folder that failed."""
+    keys = {one.key for one in found} | {cell.key for cell in planned if is_done(cell)}
+    failed = read_failures(planned[0].task.stages.out) if planned else []
+    known = keys | {failure.key for failure in failed}
+    return [*failed, *(record.failure(cell) for cell in planned if cell.key not in known)]
+
+
+def _finish(planned: list[Cell], out: Path, show: bool) -> int:
+    """Writes the tables of all records in the folder and names the failed cells."""
+    found, problems = records.read_records(out)
+    absent = _absent(planned, found)
+    if show:
+        progress.say(tables.render(found, absent, problems))
+    for path in tables.write_report(out, found, absent, problems):
         progress.say(f"written: {path}")
     failed = [cell.name for cell in planned if not is_done(cell)]
     progress.say(f"{len(planned) - len(failed)} of {len(planned)} cells done")
@@ -99,8 +148,8 @@ def _finish(planned: list[Cell], index: Index) -> int:
 def _forget(planned: list[Cell]) -> None:
     """Removes records, stages and checkpoints of the cells."""
     for cell in planned:
-        stages = cell.pipeline.stages
-        shutil.rmtree(cell.folder, ignore_errors=True)
-        for stage in closure(cell):
-            for folder in (stages.folder(stage), Path(stages.out / "work" / stage.label)):
-                shutil.rmtree(folder, ignore_errors=True)
+        with _lease(cell):
+            shutil.rmtree(cell.folder, ignore_errors=True)
+    stages = {stage.key: (cell, stage) for cell in planned if not cell.broken for stage in closure(cell)}
+    for cell, stage in stages.values():
+        cell.task.stages.forget(stage)

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality ranking trees mutants sanitize engine-alone imports lint build clean check \
+.PHONY: demo test bench gpu compare errors equality ranking trees losses mutants sanitize engine-alone imports lint build clean check \
 	force
 .DEFAULT_GOAL := build
 
@@ -59,6 +59,11 @@ ranking: build
 # resumable.
 trees: build
 	$(BIN) tests/engine/trees_study.py $(ARGS)
+
+# Every loss trained on MovieLens, with one and three rejected items a pair: results/losses.md. Takes half an hour,
+# resumable.
+losses: build
+	$(BIN) tests/engine/losses_study.py $(ARGS)
 
 # Crosses one wire of the program at a time and asks the tests which of them notice: results/mutants.md. Takes half an
 # hour; ARGS="--sample 90" takes a seeded sample of about 90 seconds, ARGS=--list names them.

@@ -12,6 +12,8 @@ from jaxtyping import install_import_hook
 RANKING = ("catalogue", "generation", "prefix", "result", "scoring", "trie", "trie_reader")
 CHECKED = (
     "rosepo_bench.base.intervals",
+    "rosepo_bench.base.failures",
+    "rosepo_bench.base.predictions",
     "rosepo_bench.base.records",
     "rosepo_bench.base.store",
     "rosepo_bench.data.candidates",

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 MICRO = Path(__file__).with_name("micro.toml")
-VOLATILE = ("throughput", "environment")
+VOLATILE = ("throughput", "environment", "created", "sha256")
+
+TIMES = (
+    *("seconds", "session_seconds", "validation_seconds", "of_step_seconds", "tokens_per_s", "pairs_per_s"),
+    *("peak_memory_bytes", "peak_memory_since", "threads", "tokens"),
+)  # of a training; tokens are those of the process that ended it
 
 
 def command(verb: str, out: Path, *arguments: str) -> list[str]:
@@ -32,9 +37,13 @@ def results(out: Path) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]
     found = {}
     for path in sorted((out / "records").glob("*/*/*/record.json")):
         record = json.loads(path.read_text())
-        with np.load(path.with_name("predictions.npz")) as arrays:
-            predictions = {name: arrays[name] for name in arrays.files}
+        predictions = {}
+        for told in record["evaluations"].values():
+            with np.load(path.with_name(told["predictions"]["file"])) as arrays:
+                predictions |= {name: arrays[name] for name in arrays.files}
         kept = {key: value for key, value in record.items() if key not in VOLATILE}
+        for name in TIMES:
+            (kept["training"] or {}).pop(name, None)
         found[f"{record['dataset']}/{record['method']}/{record['seed']}"] = (kept, predictions)
     return found
 

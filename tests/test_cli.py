@@ -36,7 +36,12 @@ def test_help_imports_nothing_heavy() -> None:
     [
         ("datasets", ["ml-100k", "ml-32m", "steam", "goodreads", "atomic"]),
         ("methods", ["popularity", "sasrec", "zero_shot", "sft", "dpo", "cdpo", "rosepo", "rosepo-robust"]),
-        ("losses", ["cdpo", "robust"]),
+        ("losses", ["dpo", "cdpo", "rosepo", "robust"]),
+        ("samplers", ["uniform", "mixed", "self_hard", "semantic", "popularity"]),
+        ("smoothings", ["zero", "constant", "predicted"]),
+        ("oracles", ["sasrec", "popularity"]),
+        ("protocols", ["candidates-sum", "candidates-mean"]),
+        ("settings", ["protocols", "method.NAME.rejected", "losses.dpo.beta", "samplers.semantic.temperature"]),
         ("metrics", ["hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"]),
         ("profiles", ["demo"]),
     ],
@@ -99,10 +104,11 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "a file stands where a folder is needed" in capsys.readouterr().err
 
 
-def test_a_foreign_index_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "index.json").write_text('{"a": {"b": 1}}')
+def test_a_foreign_failure_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "failures" / "steam-sft-seed0.json").write_text('{"a": {"b": 1}}')
     assert cli.main(["report", "--out", str(tmp_path)]) == 2
-    assert "not the index of an output folder" in capsys.readouterr().err
+    assert "steam-sft-seed0.json: not a note of a failed cell; delete it" in capsys.readouterr().err
 
 
 def test_a_folder_without_records_is_refused(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:

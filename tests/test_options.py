@@ -39,19 +39,23 @@ def scores(found: Found, method: str) -> np.ndarray:
 @pytest.mark.parametrize(
     "setting",
     [
-        "preference.self_hard_pool=catalogue",
-        "preference.semantic_anchor=target",
-        "preference.popularity_exponent=0.0",
-        "preference.beta=0.1",
+        "samplers.self_hard.items=catalogue",
+        "samplers.semantic.anchor=target",
+        "samplers.popularity.exponent=0.0",
+        "method.*.loss.beta=0.1",
         "preference.epochs=2",
         "preference.trees=prompt",
-        "oracle.correct_for_sampler=false",
-        "oracle.folds=3",
-        'method.rosepo.form="robust"',
+        "smoothings.predicted.correct_for_sampler=false",
+        "smoothings.predicted.folds=3",
+        'method.rosepo.loss="robust"',
+        "method.rosepo.smoothing=shuffled",
+        "method.rosepo.smoothing.oracle=popularity",
+        "method.rosepo.sampler=uniform",
+        "method.rosepo.rounds=2",
     ],
 )
 def test_preference_options_reach_the_method_and_not_sft(plain: Found, setting: str, tmp_path: Path) -> None:
-    extra = ["method.rosepo.epsilon_max=0.4"] if "robust" in setting else []
+    extra = ["method.rosepo.smoothing.cap=0.4"] if "robust" in setting else []
     found = run(tmp_path, setting, *extra)
     assert np.array_equal(scores(found, "sft"), scores(plain, "sft"))
     assert not np.array_equal(scores(found, "rosepo"), scores(plain, "rosepo"))
@@ -71,14 +75,14 @@ def test_the_reference_loss_trains_to_the_same_model(plain: Found, tmp_path: Pat
 def test_candidates_in_the_prompt(plain: Found, tmp_path: Path) -> None:
     found = run(tmp_path, "prompt.candidates=true", "prompt.history=5")
     assert not np.array_equal(scores(found, "sft"), scores(plain, "sft"))
-    assert found["steam/rosepo/0"][0]["preference"]["pairs_seen"] == 120
+    assert found["steam/rosepo/0"][0]["diagnostics"]["preference"]["pairs_seen"] == 120
 
 
 def test_mean_scores_are_sums_over_lengths(plain: Found, tmp_path: Path) -> None:
-    found = run(tmp_path, "scoring.score=mean", methods="sft")
+    found = run(tmp_path, "protocols=['candidates-mean']", methods="sft")
     lengths = scores(plain, "sft") / scores(found, "sft")
     np.testing.assert_allclose(lengths, np.round(lengths), atol=1e-3)
-    assert found["steam/sft/0"][0]["protocol"]["score"] == "mean"
+    assert found["steam/sft/0"][0]["evaluations"]["candidates-mean"]["facts"]["score"] == "mean"
 
 
 def test_temporal_split(tmp_path: Path) -> None:

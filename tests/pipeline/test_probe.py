@@ -11,7 +11,7 @@ from rosepo_bench.pipeline import probe
 
 def test_deltas_leave_the_target_out() -> None:
     listed = np.arange(8, dtype=np.int32).reshape(2, 4)
-    examples = Examples(np.arange(2), np.ones(2, int), np.array([1, 7]), listed, np.array([1, 3]))
+    examples = Examples(np.arange(2), np.ones(2, int), np.zeros(2, int), listed, np.array([1, 7]), np.array([1, 3]))
     scores = np.array([[5.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 4.0]], dtype=np.float32)
     assert probe.deltas(examples, scores).tolist() == [[4.0, 1.0, 2.0], [-4.0, -3.0, -2.0]]
 

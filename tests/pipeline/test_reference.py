@@ -21,9 +21,8 @@ from rosepo_bench.base.configure import parse_setting, read_profile, set_key, va
 from rosepo_bench.engine import forest
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.ops import library
-from rosepo_bench.engine.prompts.examples import history_starts
 from rosepo_bench.engine.prompts.prompter import Prompter
-from rosepo_bench.engine.training.preference import TrainingPairs
+from rosepo_bench.engine.training.steps import TrainingPairs
 from rosepo_bench.pipeline import alignment, language, pairing
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.plan import Places, cells
@@ -44,7 +43,7 @@ def cell(out: Path, *settings: str, method: str = "dpo") -> Cell:
 
 
 def key(out: Path, *settings: str, method: str = "dpo") -> str:
-    return cell(out, *settings, method=method).pairing.reference.key
+    return cell(out, *settings, method=method).reference.key
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, look: Callable[..., None]) -> None:
@@ -70,21 +69,26 @@ def alone(network: nn.Module, prompt: np.ndarray, response: np.ndarray) -> float
 def test_kept_log_probs_are_those_of_the_model_that_training_begins_with(
     setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compared = []
+    compared, shown = [], []
 
     def look(model: LanguageModel, prompter: Prompter, sequences: list[Any], pairs: TrainingPairs, *_: Any) -> None:
         given = pairs.examples
-        starts = history_starts(given.user, given.step, history=prompter.history, anchor=prompter.anchor)
         for row in range(len(given)):
-            history = sequences[given.user[row]][starts[row] : given.step[row]]
+            own, step = sequences[given.user[row]], given.step[row]
+            latest = len(own) - 3  # the last training step, whose prompt has all six items
+            latest -= (latest - step) // 3 * 3  # others begin in groups of three, half of a prompt
+            history = own[max(0, latest - 6) : step]
+            shown.append(len(history))
             prompt = prompter.prompt(history, given.candidates[row])
             live = [alone(model.network, prompt, prompter.response(item)) for item in pairs.titles[row]]
+            assert pairs.reference is not None
             compared.append((pairs.reference[row], live))
 
     watch(monkeypatch, look)
     run(tmp_path, setting, "prompt.history=6")
     kept, live = np.array(compared).transpose(1, 0, 2)
     assert len(live) == 120
+    assert {4, 5, 6} <= set(shown)
     assert np.ptp(live) > 1
     np.testing.assert_allclose(kept, live, rtol=0, atol=1e-4)
 
@@ -128,7 +132,13 @@ OTHERS = [
     "datasets.steam.core=4",
     "scoring.batch_tokens=3000",
 ]
-SAME = ["preference.beta=0.3", "preference.lr=1e-4", "preference.batch=8", "oracle.folds=3", "sasrec.epochs=1"]
+SAME = [
+    "method.*.loss.beta=0.3",
+    "preference.lr=1e-4",
+    "preference.batch=8",
+    "smoothings.predicted.folds=3",
+    "oracles.sasrec.epochs=1",
+]
 
 
 def test_the_key_holds_all_that_log_probs_depend_on_and_nothing_else(tmp_path: Path) -> None:
@@ -160,11 +170,12 @@ def test_what_is_stale_is_computed_anew_and_nothing_else_is(tmp_path: Path, monk
 
     monkeypatch.setattr(pairing, "title_logps", counted)
     passes, kept = [], []
-    for setting in ("preference.beta=1.0", "preference.beta=0.5", "sft.lr=1e-3", "preference.pairs=90"):
+    for setting in ("method.*.loss.beta=1.0", "method.*.loss.beta=0.5", "sft.lr=1e-3", "preference.pairs=90"):
         computed.clear()
         run(tmp_path, setting)
         passes.append(computed.count("steam train pairs"))
-        kept.append(cell(tmp_path, setting).pipeline.stages.get(cell(tmp_path, setting).pairing.reference)["train"])
+        made = cell(tmp_path, setting)
+        kept.append(made.task.stages.get(made.reference)["train"])
     assert passes == [1, 0, 1, 1]
     plain, same, other_weights, other_pairs = kept
     np.testing.assert_array_equal(plain, same)

@@ -12,21 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 from running import MICRO
-from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
 from rosepo_bench import cli
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.configure import parse_setting, read_profile, set_key, validate
-from rosepo_bench.engine.training.preference import TrainingPairs
+from rosepo_bench.base.plugins import registry
+from rosepo_bench.engine.training.steps import TrainingPairs
+from rosepo_bench.losses.compiled import RosePO
 from rosepo_bench.pipeline import alignment
+from rosepo_bench.preference.samplers.base import Sampler
+from rosepo_bench.preference.smoothings.predicted import Predicted
 from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.composing import composed
 from rosepo_bench.runs.methods import Preference
 from rosepo_bench.runs.plan import Places, cells
 
 # An oracle that has learned something: its temperatures stand within their bounds.
-LEARNED = ("sasrec.epochs=20", "sasrec.lr=1e-2")
+LEARNED = ("oracles.sasrec.epochs=20", "oracles.sasrec.lr=1e-2")
 
 
 def run(out: Path, *arguments: str, status: int = 0) -> None:
@@ -47,12 +51,14 @@ def cell(out: Path, method: str | Preference, *settings: str) -> Cell:
     for setting in settings:
         set_key(table, *parse_setting(setting))
     (found,) = cells(validate(table, RunConfig), Places(out, None, out / "cache", offline=True))
-    return found if isinstance(method, str) else Cell(found.pipeline, found.language, method)
+    return found if isinstance(method, str) else Cell(found.shared, composed(method, found.task.config))
 
 
 def judged_by(sampler: str) -> Preference:
     """RosePO with one sampler's pairs."""
-    return Preference(name=f"oracle-{sampler}", summary="", sampler=sampler, epsilon="oracle")  # type: ignore[arg-type]
+    return Preference(
+        name=f"oracle-{sampler}", loss=RosePO(), sampler=registry(Sampler)[sampler](), smoothing=Predicted()
+    )
 
 
 @contextmanager
@@ -82,8 +88,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def stored(weights: Path) -> dict[str, np.ndarray]:
-    """A file's tensors in double precision."""
-    return {name: value.astype(np.float64) for name, value in load_file(weights).items()}
+    """A file's arrays in double precision."""
+    with np.load(weights) as file:
+        return {name: file[name].astype(np.float64) for name in file.files}
 
 
 def sasrec_scores(weights: Path, history: np.ndarray, heads: int = 2) -> np.ndarray:

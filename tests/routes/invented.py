@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from by_hand import student, wilson
 
+from rosepo_bench.base.record_schema import row_of
 from rosepo_bench.base.records import write_record
 
 FAMILIES = {"popularity": "recommender", "sasrec": "recommender", "sft": "language_model"}
 METHODS = ("popularity", "sasrec", "sft", "dpo", "rosepo")
 DATASETS = ("games", "movies")
 USERS = 60
+PROTOCOL = "candidates-sum"
 KINDS = ("popularity", "self_hard")
 METRICS = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10")
 TOLD = [(dataset, method, 3) for dataset in DATASETS for method in METHODS]
@@ -61,6 +63,7 @@ def invented(dataset: str, method: str, seed: int, rank: np.ndarray, draw: Numbe
         "sampler": f"sampler-{dataset}-{method}",
         "loss": f"loss-{dataset}-{method}",
         "beta": round(draw(), 3),
+        "rejected": 1 + draw.count,
         **{name: {"mean": draw() / 2, "sd": draw(), "edges": [], "counts": []} for name in EPSILONS},
         "margin_accuracy": {when: draw.around(n) for when in ("before", "after")},
         "changed_top": {"share": draw(), "n": n + 1},
@@ -75,21 +78,27 @@ def invented(dataset: str, method: str, seed: int, rank: np.ndarray, draw: Numbe
         **{gap: draw.around(n + 5) for gap in gaps},
     }
     data = {"source": f"source-{dataset}", "kind": "real", "digest": dataset, "split": f"split-{dataset}"}
+    evaluation = {
+        "facts": {"name": "candidates", "size": 20 + len(dataset), "score": "sum"},
+        "metrics": {metric: interval_of(value_of(metric, rank)) for metric in METRICS},
+    }
     return {
-        "schema": 1,
         "key": f"{dataset}{method}{seed}".encode().hex(),
+        "row": row_of(method, {}, {}),
         "dataset": dataset,
         "method": method,
         "family": family,
         "seed": seed,
         "profile": f"profile-{dataset}",
+        "settings": {},
         "config": {},
         "environment": {},
         "data": {**data, "tied_share": draw(), "candidates_sha256": f"{dataset}-hash-of-lists", "users": len(rank)},
-        "protocol": {"name": "candidates", "size": 20 + len(dataset), "score": "sum"},
-        "metrics": {metric: interval_of(value_of(metric, rank)) for metric in METRICS},
-        "preference": told if tuned else None,
-        "oracle": oracle if method == "rosepo" else None,
+        "training": {"planned_steps": 1200 + draw.count, "best_step": 200 + draw.count if method == "rosepo" else None}
+        if tuned
+        else None,
+        "evaluations": {PROTOCOL: evaluation},
+        "diagnostics": {"preference": told if tuned else None, "oracle": oracle if method == "rosepo" else None},
         "throughput": {
             **speed,
             "peak_memory_bytes": int(1e9 * draw()),
@@ -111,5 +120,6 @@ def made(out: Path) -> tuple[dict[tuple[str, str, int], dict[str, Any]], dict[tu
         rank = np.random.default_rng(number).permutation(np.arange(USERS) % (8 + number)).astype(np.int32) + 1
         ranks[dataset, method, seed] = rank
         one = records[dataset, method, seed] = invented(dataset, method, seed, rank, draw)
-        write_record(out, one, {"users": np.arange(USERS) * 3, "rank": rank, "tied": np.arange(USERS) % 3 == 0})
+        arrays = {"users": np.arange(USERS) * 3, "rank": rank, "tied": np.arange(USERS) % 3 == 0}
+        write_record(out, one, {PROTOCOL: arrays})
     return records, ranks

@@ -3,6 +3,7 @@ histories by hand, prompts by hand, transformers' own forward pass over one row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.configure import parse_setting, set_key, validate
+from rosepo_bench.pipeline.results import Trained
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.pipeline.task import Trained
 from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.composing import composed
 from rosepo_bench.runs.methods import Preference
 from rosepo_bench.runs.plan import Places, cells
 
@@ -28,7 +30,8 @@ SETTINGS: dict[str, Any] = {
     "model": {"hidden": 16, "layers": 1, "heads": 2, "vocabulary": 330, "context": 512},
     "prompt": {"history": HISTORY, "anchor": ANCHOR},
     "sft": {"batch": 16},
-    "sasrec": {"hidden": 8, "layers": 1, "heads": 1, "length": 6, "epochs": 2, "batch": 8},
+    "oracles": {"sasrec": {"hidden": 8, "layers": 1, "heads": 1, "length": 6, "epochs": 2, "batch": 8}},
+    "samplers": {"semantic": {"history": HISTORY}},
     "preference": {"pairs": 50, "steps_per_user": 3, "validation_pairs": 20, "batch": 8},
 }
 DAY, START = 86_400, 1_000_000_000
@@ -141,23 +144,24 @@ def cell(out: Path, prefix: Path, *settings: str, method: str | Preference = "dp
     """One cell of the pipeline over the files at ``prefix``."""
     registered = method if isinstance(method, str) else "dpo"
     table = {
-        **{key: dict(value) if isinstance(value, dict) else value for key, value in SETTINGS.items()},
+        **copy.deepcopy(SETTINGS),
         "methods": [registered],
         "datasets": {NAME: {"source": "atomic", "path": str(prefix), "candidates": 6}},
     }
     for setting in settings:
         set_key(table, *parse_setting(setting))
     (found,) = cells(validate(table, RunConfig), Places(out, None, out / "cache", offline=True))
-    return found if isinstance(method, str) else Cell(found.pipeline, found.language, method)
+    return found if isinstance(method, str) else Cell(found.shared, composed(method, found.task.config))
 
 
 def get(cell: Cell, stage: Stage[Any]) -> Any:
-    return cell.pipeline.stages.get(stage)
+    return cell.task.stages.get(stage)
 
 
-def start(step: int, latest: int, history: int = HISTORY, anchor: int = ANCHOR) -> int:
-    """Where a prompt begins: the user's latest prompt has ``history`` items, and earlier ones begin together in
-    groups of ``anchor`` steps."""
+def start(step: int, last: int, history: int = HISTORY, anchor: int = ANCHOR) -> int:
+    """Where a prompt begins: the prompt of the user's ``last`` training step has ``history`` items, and earlier ones
+    begin together in groups of ``anchor`` steps; held-out prompts have ``history`` items."""
+    latest = max(last, step)
     while latest - anchor >= step:
         latest -= anchor
     return max(0, latest - history)
@@ -201,13 +205,12 @@ def network(cell: Cell, trained: Stage[Trained] | None) -> nn.Module:
 
 def prompts_of(cell: Cell, world: World, examples: Any, *, listed: bool = False) -> list[list[int]]:
     """The prompt of each example, from the histories that the files tell."""
-    histories, rows = world.histories, list(zip(examples.user.tolist(), examples.step.tolist(), strict=True))
-    latest: dict[int, int] = {}
-    for user, step in rows:
-        latest[user] = max(step, latest.get(user, 0))
+    histories, split = world.histories, cell.task.dataset_config.split
+    last = [len(own) - 1 for own in world.training(split)]
+    rows = zip(examples.user.tolist(), examples.step.tolist(), examples.candidates, strict=True)
     return [
-        prompt(cell, world, histories[user][start(step, latest[user]) : step], candidates.tolist() if listed else None)
-        for (user, step), candidates in zip(rows, examples.candidates, strict=True)
+        prompt(cell, world, histories[user][start(step, last[user]) : step], candidates.tolist() if listed else None)
+        for user, step, candidates in rows
     ]
 
 

@@ -28,5 +28,6 @@ def test_a_baseline_rejects_by_its_sampler(method: str, kinds: set[str], tmp_pat
     cell = planted.cell(tmp_path / "out", planted.world().write(tmp_path), "preference.pairs=50", method=method)
     for part in ("train", "validation"):
         drawn = get(cell, cell.pairing.rejected)[part]
-        assert set(drawn.kind.tolist()) == kinds
+        assert drawn.mask.all()
+        assert set(drawn.kind.ravel().tolist()) == kinds
         assert (drawn.law == 0).all() == (kinds <= {"uniform", "self_hard"})

@@ -16,11 +16,9 @@ from running import results
 from rosepo_bench.base import store
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data import candidates
-from rosepo_bench.engine.prompts.examples import history_starts
-from rosepo_bench.recommenders.popularity import counts
 from rosepo_bench.runs.cells import Cell
 
-SETTINGS = (*LEARNED, "preference.epochs=2", "preference.lr=1e-2", "oracle.folds=3")
+SETTINGS = (*LEARNED, "preference.epochs=2", "preference.lr=1e-2", "smoothings.predicted.folds=3")
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +36,22 @@ def made(out: Path) -> Cell:
 
 @pytest.fixture(scope="module")
 def record(out: Path) -> dict[str, Any]:
-    return results(out)["steam/rosepo/0"][0]
+    return dict(results(out)["steam/rosepo/0"][0]["diagnostics"])
 
 
 @pytest.fixture(scope="module")
 def deltas(out: Path, made: Cell) -> dict[str, dict[str, np.ndarray]]:
     """s(x, y_l) − s(x, y_w) of every candidate but the target, for each user's validation step and last training step:
     ``[users, 19]`` by the oracle that did not see the user, and by the one trained on everybody."""
-    data, split = made.pipeline.data, made.pipeline.split
+    data, split = made.task.data, made.task.split
     last = [[int(end) - 1] for end in split.train_end]
     seed = derive(0, "training candidates")
     listed = {
         "train": candidates.draw(data, split, "train", seed=seed, steps=last),
         "validation": candidates.draw(data, split, "validation", seed=0),
     }
-    oracle, baseline = stage_folder(out, "steam.oracle"), stage_folder(out, "steam.sasrec") / "weights.safetensors"
+    oracle = stage_folder(out, "steam.crossfit.sasrec")
+    baseline = stage_folder(out, "steam.fit.sasrec") / "state.npz"
     fold = store.read_npz(oracle / "folds.npz")["fold"]
     found: dict[str, dict[str, np.ndarray]] = {"folds": {}, "everybody": {}}
     for part, examples in listed.items():
@@ -60,7 +59,7 @@ def deltas(out: Path, made: Cell) -> dict[str, dict[str, np.ndarray]]:
         for name in found:
             rows = []
             for user, step, items in zip(examples.user, examples.step, examples.candidates, strict=True):
-                weights = oracle / f"fold{fold[user]}.safetensors" if name == "folds" else baseline
+                weights = oracle / f"fold{fold[user]}.npz" if name == "folds" else baseline
                 scores, target = sasrec_scores(weights, data.sequences[user][:step]), data.sequences[user][step]
                 rows.append([scores[item] - scores[target] for item in items if item != target])
             found[name][part] = np.array(rows)
@@ -95,7 +94,10 @@ def test_the_methods_gaps_are_of_its_own_pairs(record: dict[str, Any], made: Cel
     """Mean over pairs on both sides; for the width a user's training pairs are one. ε itself: test_epsilon.py."""
     user = made.pairing.examples["train"].user
     for unfolded, key in ((False, "epsilon_gap"), (True, "epsilon_gap_without_folds")):
-        validation, train = (made.smoothing.oracle_epsilon(p, unfolded=unfolded) for p in ("validation", "train"))
+        validation, train = (
+            (made.smoothed.unfolded_epsilon(part) if unfolded else made.smoothed.epsilon(part))[:, 0]
+            for part in ("validation", "train")
+        )
         by_user = np.array([train[user == one].mean() for one in np.unique(user)])
         half = 1.959964 * np.sqrt(validation.var() / len(validation) + by_user.var() / len(by_user))
         gap, found = validation.mean() - train.mean(), record["oracle"][key]
@@ -105,7 +107,7 @@ def test_the_methods_gaps_are_of_its_own_pairs(record: dict[str, Any], made: Cel
 
 def test_epsilon_in_the_record_is_that_of_its_part(record: dict[str, Any], made: Cell) -> None:
     for key, part, n in (("epsilon", "train", 120), ("validation_epsilon", "validation", 60)):
-        values, found = made.smoothing.oracle_epsilon(part), record["preference"][key]
+        values, found = made.smoothed.epsilon(part), record["preference"][key]
         assert (found["mean"], found["sd"]) == pytest.approx((values.mean(), values.std()))
         edges = np.array(found["edges"])
         inside = [((values >= a) & (values < b)).sum() for a, b in itertools.pairwise(edges)]
@@ -117,11 +119,14 @@ def test_epsilon_in_the_record_is_that_of_its_part(record: dict[str, Any], made:
 
 def test_popularitys_accuracy_is_on_the_same_turned_pairs(record: dict[str, Any], made: Cell) -> None:
     """Counts of training interactions; ties are right where the turned pair's first item came next."""
-    drawn = made.pipeline.stages.get(made.pairing.rejected)["validation"]
-    taken, target = counts(made.pipeline.training, made.pipeline.data.items), made.pairing.examples["validation"].target
+    drawn = made.task.stages.get(made.pairing.rejected)["validation"]
+    taken = np.zeros(made.task.data.items, int)
+    for sequence in made.task.data.sequences:
+        np.add.at(taken, sequence[:-2], 1)
+    target = made.pairing.examples["validation"].target
     for kind, fit in record["oracle"]["temperatures"].items():
-        rows = drawn.kind == kind
-        lost, won = taken[drawn.rejected[rows]], taken[target[rows]]
+        rows = drawn.kind[:, 0] == kind
+        lost, won = taken[drawn.items[rows, 0]], taken[target[rows]]
         first_is_chosen = generator(derive(0, "orientation", kind), "orientation").random(rows.sum()) < 0.5
         right = (lost < won) | ((lost == won) & first_is_chosen)
         assert fit["popularity_accuracy"] == pytest.approx(right.mean())
@@ -142,9 +147,8 @@ def test_log_probs_after_are_the_trained_models_on_validation_pairs(made: Cell, 
     stored = store.read_npz(stage_folder(out, "steam.logps.rosepo") / "logps.npz")["validation"]
     network = made.language.create(stage_folder(out, "steam.rosepo") / "weights.safetensors").network
     given, prompter = made.pairing.examples["validation"], made.language.prompter
-    starts = history_starts(given.user, given.step, history=prompter.history, anchor=prompter.anchor)
     for row in (0, 17, 59):
-        history = made.pipeline.data.sequences[given.user[row]][starts[row] : given.step[row]]
+        history = made.task.data.sequences[given.user[row]][: given.step[row]][-prompter.history :]
         for column, item in enumerate(made.pairing.titles("validation")[row]):
             prompt, response = prompter.prompt(history), prompter.response(int(item))
             tokens = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))
@@ -159,10 +163,10 @@ def test_changed_tops_and_pairs_seen(record: dict[str, Any], out: Path) -> None:
     assert record["preference"]["changed_top"] == {"share": (own != sft).mean(), "n": 120}
     assert 0 < (own != sft).mean() < 1
     assert record["preference"]["pairs_seen"] == 2 * 120
-    assert (record["preference"]["sampler"], record["preference"]["loss"]) == ("mixed", "cdpo")
+    assert (record["preference"]["sampler"], record["preference"]["loss"]) == ("mixed", "rosepo")
 
 
 def test_the_number_of_probes_is_the_settings(tmp_path: Path) -> None:
-    made = cell(tmp_path, "rosepo", "oracle.probes=30")
-    found = made.pipeline.stages.get(made.probe.stage)
+    made = cell(tmp_path, "rosepo", "validation.probes=30")
+    found = made.task.stages.get(made.probe.stage)
     assert found["accuracy"]["n"] == found["epsilon_gap"]["n"] == found["epsilon_gap_without_folds"]["n"] == 30

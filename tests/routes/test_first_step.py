@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rosepo_bench.engine.training import loop
-from rosepo_bench.pipeline import language
+from rosepo_bench.pipeline import finetuning
+from rosepo_bench.pipeline.results import Trained
 from rosepo_bench.pipeline.stages import Stage
-from rosepo_bench.pipeline.task import Trained
 from rosepo_bench.runs.cells import Cell
 
 Tensors = dict[str, Tensor]
@@ -74,17 +74,22 @@ def test_preference_training(method: str, listed: bool, tmp_path: Path, monkeypa
     """SFT's weights, the stored reference, each pair with its own ε: −(1−ε) log σ(βΔ) − ε log σ(−βΔ), the mean; the
     robust form turns the second sign and divides by 1 − 2ε."""
     world, beta, lr = planted.world(), 0.7, 1e-3
-    settings = (*ONE_STEP, f"preference.beta={beta}", f"preference.lr={lr}", f"prompt.candidates={str(listed).lower()}")
+    settings = (
+        *ONE_STEP,
+        f"method.*.loss.beta={beta}",
+        f"preference.lr={lr}",
+        f"prompt.candidates={str(listed).lower()}",
+    )
     cell = planted.cell(tmp_path / "out", world.write(tmp_path), *settings, "preference.pairs=30", method=method)
     stage = cell.trained
     assert stage is not None
-    get(cell, cell.language.sft)
-    get(cell, cell.smoothing.judged)
+    get(cell, cell.sft)
+    get(cell, cell.smoothed.stage)
     found = trained(cell, stage, monkeypatch)
     examples, titles = cell.pairing.prompts("train"), cell.pairing.titles("train")
-    epsilon = cell.smoothing.epsilon("train", "zero" if method == "dpo" else "oracle")
+    epsilon = cell.smoothed.epsilon("train")[:, 0]
     assert (np.ptp(epsilon) > 0.1) == (method != "dpo")
-    network = planted.network(cell, cell.language.sft)
+    network = planted.network(cell, cell.sft)
     prompts = planted.prompts_of(cell, world, examples, listed=listed)
     losses = []
     for given, row, eps in zip(prompts, titles.tolist(), epsilon.tolist(), strict=True):
@@ -103,14 +108,14 @@ def test_preference_training(method: str, listed: bool, tmp_path: Path, monkeypa
 def test_sft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-entropy of the titles of every step, the mean over their tokens, from the model as it is made."""
     world, windows = planted.world(), []
-    trees = language.window_trees
+    trees = finetuning.window_trees
     monkeypatch.setattr(
-        language,
+        finetuning,
         "window_trees",
         lambda p, s, given, **options: (windows.extend(given), trees(p, s, given, **options))[1],
     )
     cell = planted.cell(tmp_path / "out", world.write(tmp_path), *ONE_STEP, "sft.lr=1e-3")
-    found = trained(cell, cell.language.sft, monkeypatch)
+    found = trained(cell, cell.sft, monkeypatch)
     network, total, tokens = planted.network(cell, None), torch.zeros(()), 0
     for window in windows:
         own = world.histories[window.user][window.start : window.stop]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,14 @@ import planted
 import pytest
 from planted import get
 
+from rosepo_bench.losses.compiled import RosePO
+from rosepo_bench.pipeline.evaluating import of_items
+from rosepo_bench.pipeline.probe import Probe
+from rosepo_bench.pipeline.smoothing import Smoothed
 from rosepo_bench.pipeline.stages import Stage
+from rosepo_bench.preference.smoothings.predicted import Predicted
 from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.composing import composed
 
 Contents = dict[str, Any]
 CASES = [("leave_one_out", False), ("leave_one_out", True), ("temporal", False)]
@@ -25,44 +31,58 @@ def arrays(value: Any) -> list[np.ndarray]:
 def files(cell: Cell, stage: Stage[Any]) -> list[bytes]:
     """The bytes of the models that a stage keeps."""
     get(cell, stage)
-    return [path.read_bytes() for path in sorted(cell.pipeline.stages.folder(stage).glob("*.safetensors"))]
+    found = [path.read_bytes() for path in sorted(cell.task.stages.folder(stage).glob("*.npz"))]
+    assert found
+    return found
+
+
+def judged(cell: Cell) -> Smoothed:
+    """The oracle's view of the cell's pairs, also where its method has no oracle."""
+    method = composed(replace(cell.method, loss=RosePO(), smoothing=Predicted()), cell.task.config)
+    return Smoothed(cell.shared.fits, cell.pairing, method.smoothing)  # type: ignore[attr-defined]
 
 
 def shared(cell: Cell) -> Contents:
     """What all methods stand on: the tokenizer, SFT, SASRec, the oracle, and the lists."""
-    pipeline, language = cell.pipeline, cell.language
+    task, language, protocol = cell.task, cell.language, cell.shared.protocols[0]
+    judging = judged(cell).judging
+    assert judging is not None
+    sasrec = of_items(cell.shared.fits, "sasrec", judging.smoothing.oracle, protocol)
     return {
+        "view": [*task.view.sequences, task.view.counts],
         "tokenizer": get(cell, language.encoder_stage).tokenizer.to_str(),
-        "sft": get(cell, language.sft).weights.read_bytes(),
-        "sasrec": files(cell, pipeline.sasrec),
-        "oracle": [get(cell, cell.smoothing.oracle).fold, *files(cell, cell.smoothing.oracle)],
-        "lists.validation": arrays(get(cell, pipeline.examples_stage("validation"))),
-        "lists.test": arrays(pipeline.test),
-        "scores.sft": get(cell, language.scores("sft", language.sft)).scores,
-        "scores.sasrec": pipeline.sasrec_scores(pipeline.test),
-        "probe": get(cell, cell.probe.stage),
+        "sft": get(cell, cell.sft).weights.read_bytes(),
+        "sasrec": files(cell, judging.everybody),
+        "oracle": [get(cell, judging.crossfit).fold, *files(cell, judging.crossfit)],
+        "lists.validation": arrays(get(cell, task.examples_stage("validation"))),
+        "lists.test": arrays(task.test),
+        "scores.sft": get(cell, cell.sft_answered).answers["scores"],
+        "scores.sasrec": get(cell, sasrec).answers["scores"],
+        "probe": get(cell, Probe(judging).stage),
     }
 
 
 def paired(cell: Cell) -> Contents:
     """What one method makes of them."""
     found: Contents = {}
-    pairing, smoothing = cell.pairing, cell.smoothing
-    mined = cell.method.sampler in ("self_hard", "mixed")  # type: ignore[union-attr]
+    pairing, smoothed = cell.pairing, cell.smoothed
+    judging = judged(cell).judging
+    assert judging is not None
     for part in ("train", "validation"):
         found[f"prompts.{part}"] = arrays(pairing.prompts(part))
-        if mined:
-            found[f"mined.{part}"] = arrays(get(cell, pairing.mining)[part])
-        found[f"rejected.{part}"] = list(get(cell, pairing.rejected)[part])
-        found[f"reference.{part}"] = get(cell, pairing.reference)[part]
-        found[f"delta.{part}"] = get(cell, smoothing.judged).delta[part]
-        found[f"unfolded.{part}"] = get(cell, smoothing.judged).unfolded[part]
-    found["tau"] = {kind: asdict(fit) for kind, fit in get(cell, smoothing.judged).temperatures.items()}
-    found["epsilon.train"] = smoothing.epsilon("train", cell.method.epsilon)  # type: ignore[union-attr]
+        if pairing.sampler.pool:
+            mined = get(cell, pairing.mining.stage)[part]
+            found[f"mined.{part}"] = [mined["scored"], mined["scores"]]
+        found[f"rejected.{part}"] = arrays(get(cell, pairing.rejected)[part])
+        found[f"reference.{part}"] = get(cell, cell.reference)[part]
+        found[f"delta.{part}"] = get(cell, judging.stage).delta[part]
+        found[f"unfolded.{part}"] = get(cell, judging.stage).unfolded[part]
+    found["tau"] = {kind: asdict(fit) for kind, fit in get(cell, judging.stage).temperatures.items()}
+    found["epsilon.train"] = smoothed.epsilon("train")
     assert cell.trained is not None
-    assert cell.scored is not None
+    (answered,) = cell.answered.values()
     found["weights"] = get(cell, cell.trained).weights.read_bytes()
-    found["scores"] = get(cell, cell.scored).scores
+    found["scores"] = get(cell, answered).answers["scores"]
     return found
 
 

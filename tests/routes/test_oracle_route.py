@@ -8,11 +8,18 @@ import pytest
 import torch
 from planted import get
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Examples
-from rosepo_bench.recommenders.sasrec import SASRec
+from rosepo_bench.pipeline.smoothing import Judging
+from rosepo_bench.recommenders.sasrec import Network
 from rosepo_bench.runs.cells import Cell
 
-SETTINGS = ("preference.epsilon_max=0.4", "preference.validation_pairs=24", "sasrec.epochs=6", "sasrec.lr=0.005")
+SETTINGS = (
+    "smoothings.predicted.cap=0.4",
+    "preference.validation_pairs=24",
+    "oracles.sasrec.epochs=6",
+    "oracles.sasrec.lr=0.005",
+)
 Run = tuple[Cell, planted.World]
 
 
@@ -20,12 +27,17 @@ Run = tuple[Cell, planted.World]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder, world = tmp_path_factory.mktemp("oracle"), planted.world()
     cell = planted.cell(folder / "out", world.write(folder), *SETTINGS, method="rosepo")
-    get(cell, cell.smoothing.judged)
+    get(cell, judging(cell).stage)
     return cell, world
 
 
+def judging(cell: Cell) -> Judging:
+    assert cell.smoothed.judging is not None
+    return cell.smoothed.judging
+
+
 @torch.no_grad()
-def spoken(model: SASRec, history: list[int], items: list[int]) -> np.ndarray:
+def spoken(model: Network, history: list[int], items: list[int]) -> np.ndarray:
     """The scores of items after a history: one row, nothing padded."""
     hidden = model(torch.tensor([[item + 1 for item in history[-model.config.length :]]]))[0, -1]
     embedding = model.item.weight[1:]
@@ -35,10 +47,14 @@ def spoken(model: SASRec, history: list[int], items: list[int]) -> np.ndarray:
 def differences(run: Run, examples: Examples, items: np.ndarray, *, folded: bool = True) -> np.ndarray:
     """s(x, item) − s(x, target) for each of ``items`` ``[n, K]``."""
     cell, world = run
-    oracle, everybody = get(cell, cell.smoothing.oracle), get(cell, cell.pipeline.sasrec)
+    fitted, oracle = get(cell, judging(cell).crossfit), judging(cell).smoothing.oracle
+    folds, everybody = (
+        [oracle.network(state) for state in fitted.states],
+        oracle.network(get(cell, judging(cell).everybody)),
+    )
     found = []
     for user, step, row in zip(examples.user.tolist(), examples.step.tolist(), items.tolist(), strict=True):
-        model = oracle.models[oracle.fold[user]] if folded else everybody
+        model = folds[fitted.fold[user]] if folded else everybody
         history, target = world.histories[user][:step], world.histories[user][step]
         scores = spoken(model, history, [target, *row])
         found.append(scores[1:] - scores[0])
@@ -50,35 +66,49 @@ def differences(run: Run, examples: Examples, items: np.ndarray, *, folded: bool
 def test_deltas_are_rejected_minus_chosen(part: str, folded: bool, run: Run) -> None:
     """By the model that was trained without the pair's user, or by the one of everybody."""
     cell, _ = run
-    judged, rejected = get(cell, cell.smoothing.judged), get(cell, cell.pairing.rejected)[part].rejected
+    judged, rejected = get(cell, judging(cell).stage), get(cell, cell.pairing.rejected)[part].items
+    assert rejected.shape[1] == 1
     found = (judged.delta if folded else judged.unfolded)[part]
-    wanted = differences(run, cell.pairing.examples[part], rejected[:, None], folded=folded)[:, 0]
+    wanted = differences(run, cell.pairing.examples[part], rejected, folded=folded)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert np.abs(wanted).mean() > 0.05
-    other = differences(run, cell.pairing.examples[part], rejected[:, None], folded=not folded)[:, 0]
+    other = differences(run, cell.pairing.examples[part], rejected, folded=not folded)
     assert np.abs(found - other).mean() > 1e-3
 
 
 def test_epsilon_is_the_other_orders_probability(run: Run) -> None:
     """ε = clip(σ(delta/τ + law), 0, ε_max), τ of its own kind: the likelier the rejected, the larger."""
     cell, _ = run
-    judged, drawn = get(cell, cell.smoothing.judged), get(cell, cell.pairing.rejected)
+    judged, drawn = get(cell, judging(cell).stage), get(cell, cell.pairing.rejected)
     for part in ("train", "validation"):
-        tau = np.array([judged.temperatures[str(kind)].tau for kind in drawn[part].kind])
+        tau = np.array([[judged.temperatures[str(kind)].tau for kind in row] for row in drawn[part].kind])
         logit = judged.delta[part] / tau + drawn[part].law
         wanted = np.clip(1 / (1 + np.exp(-logit)), 0, 0.4)
-        found = cell.smoothing.epsilon(part, "oracle")
+        found = cell.smoothed.epsilon(part)
         np.testing.assert_allclose(found, wanted, atol=1e-12)
         assert found.max() == 0.4
     assert np.ptp(found) > 0.2
-    with pytest.raises(KeyError):
-        cell.smoothing.epsilon("train", "unknown")
+    with pytest.raises(UserError, match="unknown smoothing 'unknown'"):
+        smoothed_by("unknown", cell)
+
+
+def smoothed_by(smoothing: str, cell: Cell, *more: str) -> Cell:
+    """The same cell with another smoothing."""
+    out = cell.task.stages.out
+    return planted.cell(
+        out, out.parent / planted.NAME, *SETTINGS, *more, f"method.rosepo.smoothing={smoothing}", method="rosepo"
+    )
 
 
 def test_other_smoothings(run: Run) -> None:
+    """On the same pairs: they share the stage of the rejected items."""
     cell, _ = run
-    assert cell.smoothing.epsilon("train", "zero").tolist() == [0.0] * 50
-    assert cell.smoothing.epsilon("validation", "constant").tolist() == [0.1] * 24
+    zero, constant = (smoothed_by(name, cell) for name in ("zero", "constant"))
+    assert zero.pairing.rejected.key == constant.pairing.rejected.key == cell.pairing.rejected.key
+    assert zero.smoothed.epsilon("train").tolist() == [[0.0]] * 50
+    assert constant.smoothed.epsilon("validation").tolist() == [[0.1]] * 24
+    said = smoothed_by("constant", cell, "smoothings.constant.value=0.3")  # the section reaches the one put in place
+    assert said.smoothed.epsilon("validation").tolist() == [[0.3]] * 24
 
 
 def losses(delta: np.ndarray, law: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +119,7 @@ def losses(delta: np.ndarray, law: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_temperatures_are_fitted_on_validation_pairs_of_their_kind(run: Run) -> None:
     cell, _ = run
-    judged, drawn = get(cell, cell.smoothing.judged), get(cell, cell.pairing.rejected)
+    judged, drawn = get(cell, judging(cell).stage), get(cell, cell.pairing.rejected)
     assert set(judged.temperatures) == {"self_hard", "semantic", "popularity"}
     informative = 0
     for fits, deltas in (
@@ -110,19 +140,20 @@ def test_temperatures_are_fitted_on_validation_pairs_of_their_kind(run: Run) -> 
 
 def test_without_the_correction_the_law_is_left_out(run: Run) -> None:
     cell, _ = run
-    out = cell.pipeline.stages.out
+    out = cell.task.stages.out
     prefix = out.parent / planted.NAME
-    plain = planted.cell(out, prefix, *SETTINGS, "oracle.correct_for_sampler=false", method="rosepo")
-    judged, drawn = get(plain, plain.smoothing.judged), get(plain, plain.pairing.rejected)["train"]
-    tau = np.array([judged.temperatures[str(kind)].tau for kind in drawn.kind])
+    plain = planted.cell(out, prefix, *SETTINGS, "smoothings.predicted.correct_for_sampler=false", method="rosepo")
+    judged, drawn = get(plain, judging(plain).stage), get(plain, plain.pairing.rejected)["train"]
+    tau = np.array([[judged.temperatures[str(kind)].tau for kind in row] for row in drawn.kind])
     wanted = np.clip(1 / (1 + np.exp(-judged.delta["train"] / tau)), 0, 0.4)
-    np.testing.assert_allclose(plain.smoothing.epsilon("train", "oracle"), wanted, atol=1e-12)
+    np.testing.assert_allclose(plain.smoothed.epsilon("train"), wanted, atol=1e-12)
     assert np.abs(drawn.law[np.isfinite(drawn.law)]).max() > 0.1
 
 
 def test_the_probe_sets_last_training_steps_beside_validation_steps(run: Run) -> None:
     """Of the same users; mean ε of the former below that of the latter is what was memorised."""
     cell, world = run
+    assert cell.probe is not None
     examples = cell.probe._examples()
     validation, train = examples["validation"], examples["train"]
     assert validation.user.tolist() == train.user.tolist() == list(range(planted.USERS))

@@ -11,21 +11,26 @@ import planted
 import pytest
 from planted import get
 
+from rosepo_bench.losses.compiled import RosePO
+from rosepo_bench.preference.samplers.semantic import Semantic
+from rosepo_bench.preference.smoothings.fixed import Constant, Zero
+from rosepo_bench.preference.smoothings.predicted import Predicted
 from rosepo_bench.runs.cells import Cell
+from rosepo_bench.runs.composing import composed
 from rosepo_bench.runs.methods import Preference
 
 ONE, TWO = 1, 2  # two titles that are nearest to each other, so that either is rejected where the other is chosen
 OTHERS = [item for item in range(22) if item not in (ONE, TWO)]
 METHOD = Preference(
     name="planted",
-    summary="rejected: nearest to the chosen item",
-    sampler="semantic",
-    epsilon="zero",
-    settings={"semantic_anchor": "target", "semantic_temperature": 1e-4},
+    about="rejected: nearest to the chosen item",
+    loss=RosePO(),
+    sampler=Semantic(anchor="target", temperature=1e-4),
+    smoothing=Zero(),
 )
 SETTINGS = (
     *("preference.pairs=16", "preference.steps_per_user=1", "preference.epochs=4", "preference.lr=2e-3"),
-    *("sasrec.epochs=40", "sasrec.lr=0.01"),
+    *("oracles.sasrec.epochs=40", "oracles.sasrec.lr=0.01"),
 )
 
 
@@ -46,7 +51,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A finished training, its world and the sign of the preference for ONE over TWO."""
     folder, world = tmp_path_factory.mktemp("orientation"), contest(*request.param)
     cell = planted.cell(folder / "out", world.write(folder), *SETTINGS, method=METHOD)
-    assert cell.pipeline.data.titles == world.titles
+    assert cell.task.data.titles == world.titles
     assert cell.trained is not None
     get(cell, cell.trained)
     return cell, world, 1 if request.param == (ONE, TWO) else -1
@@ -58,8 +63,7 @@ def margins(run: tuple[Cell, planted.World, int], users: list[int], pairs: list[
     prompts = [planted.prompt(cell, world, world.histories[user][:4]) for user in users]
     items = np.tile(np.array(pairs).ravel(), (len(users), 1))
     before, after = (
-        planted.sums(planted.network(cell, stage), cell, world, prompts, items)
-        for stage in (cell.language.sft, cell.trained)
+        planted.sums(planted.network(cell, stage), cell, world, prompts, items) for stage in (cell.sft, cell.trained)
     )
     moved = (after - before).reshape(len(users), -1, 2)
     return np.asarray(moved[:, :, 0] - moved[:, :, 1])
@@ -90,7 +94,7 @@ def test_stored_log_probs_and_report_say_so_too(run: tuple[Cell, planted.World, 
     report = get(cell, cell.trained).report
     assert report["last_loss"] < report["first_loss"] == pytest.approx(np.log(2), abs=0.02)
     after = get(cell, cell.pairing.pair_logps("trained", cell.trained, ("train",)))["train"]
-    moved = after - get(cell, cell.pairing.reference)["train"]
+    moved = after - get(cell, cell.pairing.reference())["train"]
     assert (moved[:, 0] > moved[:, 1]).all()
 
 
@@ -98,16 +102,21 @@ def test_the_oracle_sides_with_what_everybody_takes(run: tuple[Cell, planted.Wor
     """No user of the other fold took the loser in training, all took the winner: the rejected item is unlikely to have
     been the next one."""
     cell, _, _ = run
-    smoothing = Cell(cell.pipeline, cell.language, replace(METHOD, epsilon="oracle")).smoothing
-    judged = get(cell, smoothing.judged)
+    smoothed = other(cell, replace(METHOD, smoothing=Predicted())).smoothed
+    assert smoothed.judging is not None
+    judged = get(cell, smoothed.judging.stage)
     assert judged.delta["train"].max() < 0
-    assert smoothing.epsilon("train", "oracle").max() < 0.4
+    assert smoothed.epsilon("train").max() < 0.4
+
+
+def other(cell: Cell, method: Preference) -> Cell:
+    """Another method on the same data."""
+    return Cell(cell.shared, composed(method, cell.task.config))
 
 
 def test_a_constant_epsilon_of_one_half_teaches_nothing(run: tuple[Cell, planted.World, int], tmp_path: Path) -> None:
     """At ε = ½ both orders are as likely: the margin stays where it is, while ε = 0 moved it."""
     cell, world, sign = run
-    method = replace(METHOD, name="half", epsilon="constant", settings={**METHOD.settings, "epsilon": 0.5})
-    other = Cell(cell.pipeline, cell.language, method)
-    moved = sign * margins((other, world, sign), [0, 1, 2], [(ONE, TWO)])
+    half = other(cell, replace(METHOD, name="half", smoothing=Constant(value=0.5)))
+    moved = sign * margins((half, world, sign), [0, 1, 2], [(ONE, TWO)])
     assert np.abs(moved).max() < 0.1 * sign * margins(run, [0, 1, 2], [(ONE, TWO)]).mean()

@@ -23,7 +23,7 @@ def made(folder: Path, split: str, *settings: str, world: planted.World | None =
 
 
 def examples(cell: Cell) -> dict[str, Examples]:
-    found = {part: get(cell, cell.pipeline.examples_stage(part)) for part in ("validation", "test")}
+    found = {part: get(cell, cell.task.examples_stage(part)) for part in ("validation", "test")}
     return {"train": cell.pairing.examples["train"], **found}
 
 
@@ -56,7 +56,7 @@ def test_targets_and_histories_are_the_splits(split: str, tmp_path: Path) -> Non
     for given in found.values():
         rows = list(zip(given.user.tolist(), given.step.tolist(), strict=True))
         assert given.target.tolist() == [world.histories[u][s] for u, s in rows]
-        assert [own.tolist() for own in cell.pipeline.histories(given)] == [world.histories[u][:s] for u, s in rows]
+        assert [own.tolist() for own in cell.task.queries(given).histories] == [world.histories[u][:s] for u, s in rows]
         at = np.take_along_axis(given.candidates, given.position[:, None], 1)[:, 0]
         assert at.tolist() == given.target.tolist()
 
@@ -92,7 +92,7 @@ def test_lists_do_not_depend_on_the_target(tmp_path: Path) -> None:
     world = planted.world()
     for number, given in enumerate((world, world.changed("leave_one_out", "test"))):
         cell, _ = made(tmp_path / str(number), "leave_one_out", world=given)
-        test, found = cell.pipeline.test, []
+        test, found = cell.task.test, []
         for user, step, row in zip(test.user.tolist(), test.step.tolist(), test.candidates.tolist(), strict=True):
             unmet = [item for item in range(planted.ITEMS) if item not in given.histories[user][: step + 1]]
             found.append([unmet.index(item) if item in unmet else -1 for item in row])

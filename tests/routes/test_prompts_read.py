@@ -11,7 +11,9 @@ from planted import get
 
 from rosepo_bench.engine.prompts import examples
 from rosepo_bench.engine.prompts.tokens import Encoder
+from rosepo_bench.losses.compiled import RosePO
 from rosepo_bench.pipeline.stages import Stage
+from rosepo_bench.preference.samplers.mixed import Mixed
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
 
@@ -27,12 +29,12 @@ class Watched:
         self.cell, self.world = cell, world
         self.read: dict[str, list[tuple[Lines, Lines]]] = {}
         stages = {
-            "sft": cell.language.sft,
-            "mining": cell.pairing.mining,
-            "reference": cell.pairing.reference,
+            "sft": cell.sft,
+            "mining": cell.pairing.mining.stage,
+            "reference": cell.reference,
             "training": cell.trained,
-            "after": cell.pairing.pair_logps("after", cell.trained, ("validation",)),  # type: ignore[arg-type]
-            "scoring": cell.scored,
+            "after": cell.after,
+            "scoring": cell.answered["candidates-sum"],
         }
         for phase, stage in stages.items():
             assert stage is not None
@@ -73,7 +75,7 @@ def lines(encoder: Encoder, ids: Any) -> Lines:
 
 def run(folder: Any, *settings: str) -> Watched:
     world = planted.world()
-    method = Preference(name="read", summary="self-hard", sampler="mixed", epsilon="zero")
+    method = Preference(name="read", about="self-hard", loss=RosePO(), sampler=Mixed())
     with pytest.MonkeyPatch.context() as monkeypatch:
         cell = planted.cell(folder / "out", world.write(folder), *settings, method=method)
         return Watched(cell, world, monkeypatch)
@@ -168,7 +170,7 @@ def test_listed_candidates_are_the_examples_own(listing: Watched) -> None:
             if phase in ("sft", "scoring", "training"):
                 assert {response[0] for response in responses} <= set(prompt[-7:-1])
     assert all(len(responses) == 1 for responses in listing.under("sft").values())
-    test = listing.cell.pipeline.test
+    test = listing.cell.task.test
     wanted = {tuple(listing.world.titles[item] for item in row) for row in test.candidates.tolist()}
     assert {prompt[-7:-1] for prompt in listing.under("scoring")} == wanted
 

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import planted
 import pytest
 from planted import get
 
+from rosepo_bench.base.plugins import registry
+from rosepo_bench.losses.compiled import DPO
+from rosepo_bench.preference.samplers.base import Sampler
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
 
 Run = tuple[Cell, planted.World]
 
 
-def made(folder: Path, sampler: Any, *settings: str) -> Run:
+def made(folder: Path, sampler: str, *settings: str) -> Run:
     """A cell of one sampler without smoothing."""
     world = planted.world()
-    method = Preference(name="planted", summary="one sampler", sampler=sampler, epsilon="zero")
+    method = Preference(name="planted", about="one sampler", loss=DPO(), sampler=registry(Sampler)[sampler]())
     return planted.cell(folder / "out", world.write(folder), *settings, method=method), world
 
 
 def rows(cell: Cell, part: str) -> list[tuple[int, int, int]]:
     """(user, step, rejected item) of each pair."""
-    given, rejected = cell.pairing.examples[part], get(cell, cell.pairing.rejected)[part].rejected
-    return list(zip(given.user.tolist(), given.step.tolist(), rejected.tolist(), strict=True))
+    given, drawn = cell.pairing.examples[part], get(cell, cell.pairing.rejected)[part]
+    assert drawn.items.shape == (len(given), 1)
+    return list(zip(given.user.tolist(), given.step.tolist(), drawn.items[:, 0].tolist(), strict=True))
 
 
 def eligible(world: planted.World, user: int, step: int) -> list[int]:
@@ -37,7 +40,7 @@ def eligible(world: planted.World, user: int, step: int) -> list[int]:
 
 @pytest.mark.parametrize("sampler", ["uniform", "semantic", "popularity", "self_hard", "mixed"])
 def test_never_chosen_nor_past_but_the_future_is_open(sampler: str, tmp_path: Path) -> None:
-    cell, world = made(tmp_path, sampler, "preference.semantic_temperature=1.0", "preference.pairs=80")
+    cell, world = made(tmp_path, sampler, "samplers.semantic.temperature=1.0", "preference.pairs=80")
     future = 0
     for part in ("train", "validation"):
         assert all(item in eligible(world, user, step) for user, step, item in rows(cell, part))
@@ -46,7 +49,7 @@ def test_never_chosen_nor_past_but_the_future_is_open(sampler: str, tmp_path: Pa
 
 
 def test_a_large_exponent_rejects_the_most_popular_of_training(tmp_path: Path) -> None:
-    cell, world = made(tmp_path, "popularity", "preference.popularity_exponent=200.0")
+    cell, world = made(tmp_path, "popularity", "samplers.popularity.exponent=200.0")
     training, everything = (
         Counter(item for own in histories for item in own) for histories in (world.training(), world.histories)
     )
@@ -60,7 +63,7 @@ def test_a_large_exponent_rejects_the_most_popular_of_training(tmp_path: Path) -
 
 
 def test_an_exponent_of_zero_rejects_the_unpopular_too(tmp_path: Path) -> None:
-    cell, _ = made(tmp_path, "popularity", "preference.popularity_exponent=0.0", "preference.pairs=80")
+    cell, _ = made(tmp_path, "popularity", "samplers.popularity.exponent=0.0", "preference.pairs=80")
     assert {item for _, _, item in rows(cell, "train")} >= set(planted.NEVER_TRAINED)
 
 
@@ -81,9 +84,7 @@ def cosines(world: planted.World) -> np.ndarray:
 @pytest.mark.parametrize("anchor", ["history", "target"])
 def test_a_small_temperature_rejects_the_nearest(anchor: str, tmp_path: Path) -> None:
     """To the last items of the history, as many as the prompt has, or to the item taken next."""
-    cell, world = made(
-        tmp_path, "semantic", "preference.semantic_temperature=1e-5", f"preference.semantic_anchor={anchor}"
-    )
+    cell, world = made(tmp_path, "semantic", "samplers.semantic.temperature=1e-5", f"samplers.semantic.anchor={anchor}")
     vectors = cosines(world)
     for part in ("train", "validation"):
         for user, step, item in rows(cell, part):
@@ -99,9 +100,9 @@ def test_the_law_of_a_pair_turns_it_round(anchor: str, tmp_path: Path) -> None:
     """log q(chosen | rejected was chosen) − log q(rejected | chosen was chosen), each a softmax over what is eligible
     then: it reaches ε beside the oracle's scores."""
     temperature = 0.3
-    settings = (f"preference.semantic_temperature={temperature}", f"preference.semantic_anchor={anchor}")
+    settings = (f"samplers.semantic.temperature={temperature}", f"samplers.semantic.anchor={anchor}")
     cell, world = made(tmp_path, "semantic", *settings)
-    vectors, laws = cosines(world), get(cell, cell.pairing.rejected)["train"].law
+    vectors, laws = cosines(world), get(cell, cell.pairing.rejected)["train"].law[:, 0]
 
     def logq(user: int, step: int, drawn: int, chosen: int) -> float:
         past = world.histories[user][:step]
@@ -118,15 +119,15 @@ def test_the_law_of_a_pair_turns_it_round(anchor: str, tmp_path: Path) -> None:
 
 
 def test_a_large_temperature_rejects_anything(tmp_path: Path) -> None:
-    cell, _ = made(tmp_path, "semantic", "preference.semantic_temperature=1e4", "preference.pairs=80")
+    cell, _ = made(tmp_path, "semantic", "samplers.semantic.temperature=1e4", "preference.pairs=80")
     assert len({item for _, _, item in rows(cell, "train")}) > 15
 
 
 @pytest.mark.parametrize("pool", ["candidates", "catalogue"])
 def test_self_hard_rejects_the_sft_models_first_choice(pool: str, tmp_path: Path) -> None:
     """Among the prompt's own candidates, or all items: by transformers' forward passes under SFT's weights."""
-    cell, world = made(tmp_path, "self_hard", f"preference.self_hard_pool={pool}", "preference.pairs=20")
-    network, everything = planted.network(cell, cell.language.sft), np.arange(planted.ITEMS)
+    cell, world = made(tmp_path, "self_hard", f"samplers.self_hard.items={pool}", "preference.pairs=20")
+    network, everything = planted.network(cell, cell.sft), np.arange(planted.ITEMS)
     for part in ("train", "validation"):
         given = cell.pairing.examples[part]
         prompts = planted.prompts_of(cell, world, given)
@@ -139,11 +140,11 @@ def test_self_hard_rejects_the_sft_models_first_choice(pool: str, tmp_path: Path
 
 
 def test_a_mixture_draws_thirds_and_each_by_its_own_rule(tmp_path: Path) -> None:
-    limits = ("preference.popularity_exponent=200.0", "preference.semantic_temperature=1e-5", "preference.pairs=96")
+    limits = ("samplers.popularity.exponent=200.0", "samplers.semantic.temperature=1e-5", "preference.pairs=96")
     cell, world = made(tmp_path, "mixed", *limits, "preference.steps_per_user=4")
     training = Counter(item for own in world.training() for item in own)
-    vectors, pools = cosines(world), get(cell, cell.pairing.mining)["train"]
-    kinds = get(cell, cell.pairing.rejected)["train"].kind
+    vectors, pools = cosines(world), get(cell, cell.pairing.mining.stage)["train"]
+    kinds = get(cell, cell.pairing.rejected)["train"].kind[:, 0]
     n, third = len(kinds), len(kinds) / 3
     assert n == 96 or n == sum(min(4, len(own) - 1) for own in world.training())
     for kind in ("self_hard", "semantic", "popularity"):
@@ -156,5 +157,5 @@ def test_a_mixture_draws_thirds_and_each_by_its_own_rule(tmp_path: Path) -> None
             likeness = vectors @ vectors[own[max(0, step - planted.HISTORY) : step]].sum(axis=0)
             assert likeness[item] == pytest.approx(max(likeness[other] for other in others), abs=1e-9)
         else:
-            scores = dict(zip(pools.items[row].tolist(), pools.scores[row].tolist(), strict=True))
+            scores = dict(zip(pools["scored"][row].tolist(), pools["scores"][row].tolist(), strict=True))
             assert scores[item] == max(score for other, score in scores.items() if other in others)

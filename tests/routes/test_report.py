@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from by_hand import between, tables, wilson
-from invented import DATASETS, EPSILONS, METHODS, METRICS, TOLD, USERS, interval_of, made
+from invented import DATASETS, EPSILONS, METHODS, METRICS, PROTOCOL, TOLD, USERS, interval_of, made
 
 from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.report.tables import render
@@ -28,7 +28,7 @@ def figure(value: float) -> str:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict, list[Record], Path]:
     out = tmp_path_factory.mktemp("report")
-    return (*made(out), read_records(out), out)
+    return (*made(out), read_records(out)[0], out)
 
 
 def test_every_cell_of_quality_is_its_records(found: tuple[dict, dict, list[Record], Path]) -> None:
@@ -37,7 +37,10 @@ def test_every_cell_of_quality_is_its_records(found: tuple[dict, dict, list[Reco
     for dataset, method, seed in TOLD:
         row = tables(text, dataset)["Quality"][method]
         assert row.pop("seeds") == "1"
-        expected = {metric.upper(): cell(told[dataset, method, seed]["metrics"][metric]) for metric in METRICS}
+        expected = {
+            metric.upper(): cell(told[dataset, method, seed]["evaluations"][PROTOCOL]["metrics"][metric])
+            for metric in METRICS
+        }
         assert row == {"method": method, **expected}
 
 
@@ -61,9 +64,9 @@ def test_every_rate_is_in_its_column(found: tuple[dict, dict, list[Record], Path
     for dataset, method, seed in TOLD:
         speed = told[dataset, method, seed]["throughput"]
         expected = {
-            "training tokens/s": figure(speed["training_tokens_per_s"]),
+            "tokens/s": figure(speed["training_tokens_per_s"]),
             "pairs/s": figure(speed["pairs_per_s"]),
-            "scoring users/s": figure(speed["scoring_users_per_s"]),
+            "users/s": figure(speed["scoring_users_per_s"]),
             "peak MiB": figure(speed["peak_memory_bytes"] / 1024**2),
             **{key: speed[key] for key in ("impl", "attention", "device")},
             "threads": str(speed["threads"]),
@@ -78,9 +81,9 @@ def test_every_figure_of_preference_training_is_in_its_column(found: tuple[dict,
     text = render(records)
     for dataset in DATASETS:
         shown = tables(text, dataset)["Preference training"]
-        assert set(shown) == {"dpo", "rosepo"}
+        assert set(shown) == set(tables(text, dataset)["Preference pairs"]) == {"dpo", "rosepo"}
         for method, row in shown.items():
-            one = told[dataset, method, 3]["preference"]
+            one = told[dataset, method, 3]["diagnostics"]["preference"]
             margins = [one["margin_accuracy"][when] for when in ("before", "after")]
             ends = [wilson(share["value"] * share["n"], share["n"]) for share in margins]
             before, after = (
@@ -88,12 +91,18 @@ def test_every_figure_of_preference_training_is_in_its_column(found: tuple[dict,
                 for share, (low, high) in zip(margins, ends, strict=True)
             )
             epsilon, validation = (f"{one[name]['mean']:.3f} ± {one[name]['sd']:.3f}" for name in EPSILONS)
-            assert row == {
+            steps = told[dataset, method, 3]["training"]["planned_steps"]
+            assert tables(text, dataset)["Preference pairs"][method] == {
                 "method": method,
                 "sampler": one["sampler"],
                 "loss": one["loss"],
                 "β": f"{one['beta']:g}",
+                "K": str(one["rejected"]),
                 "pairs": f"{one['pairs_seen']:,}",
+                "steps": f"best {steps - 1000:,} of {steps:,}" if method == "rosepo" else f"{steps:,}",
+            }
+            assert row == {
+                "method": method,
                 "ε, training": epsilon,
                 "ε, validation": validation,
                 "accuracy before": before,
@@ -106,7 +115,7 @@ def test_every_figure_of_the_oracle_is_in_its_column(found: tuple[dict, dict, li
     told, _, records, _ = found
     text = render(records)
     for dataset in DATASETS:
-        one, shown = told[dataset, "rosepo", 3]["oracle"], tables(text, dataset)["Preference oracle"]
+        one, shown = told[dataset, "rosepo", 3]["diagnostics"]["oracle"], tables(text, dataset)["Preference oracle"]
         assert set(shown) == {"the oracle", "rosepo"}
         kinds = ", ".join(
             f"{kind} {fit['accuracy']:.2f} (τ {fit['tau']:.2f})" for kind, fit in one["temperatures"].items()
@@ -129,7 +138,7 @@ def test_captions_are_of_their_own_data_set(found: tuple[dict, dict, list[Record
         section = " ".join(text.split(f"## {dataset}\n")[1].split("###")[0].split())
         assert f"Source source-{dataset}, 60 test users, split `split-{dataset}`" in section
         assert f"profile `profile-{dataset}`, seed 3." in section
-        assert f"the target among {20 + len(dataset)} candidates" in section
+        assert f"Protocol `{PROTOCOL}`: the target among {20 + len(dataset)} candidates" in section
         assert f"(sha256 {dataset}-hash-" in section
         assert f"For {100 * first['tied_share']:.1f} % of the users" in section
 

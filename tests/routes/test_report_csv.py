@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from by_hand import between
-from invented import EPSILONS, METRICS, TOLD, made, value_of
+from invented import EPSILONS, METRICS, PROTOCOL, TOLD, made, value_of
 
 from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.report.tables import write_report
@@ -20,7 +20,7 @@ from rosepo_bench.report.tables import write_report
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict, list[Record], Path]:
     out = tmp_path_factory.mktemp("report")
-    return (*made(out), read_records(out), out)
+    return (*made(out), read_records(out)[0], out)
 
 
 def expected_rows(told: dict[str, Any], rank: np.ndarray, others: dict[str, np.ndarray]) -> dict[tuple[str, str], Any]:
@@ -29,20 +29,24 @@ def expected_rows(told: dict[str, Any], rank: np.ndarray, others: dict[str, np.n
     def ends(of: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(of.get(name, "") for name in ("value", "low", "high", "n"))
 
-    rows: dict[tuple[str, str], Any] = {("3", metric): ends(told["metrics"][metric]) for metric in METRICS}
+    rows: dict[tuple[str, str], Any] = {
+        ("3", metric): ends(told["evaluations"][PROTOCOL]["metrics"][metric]) for metric in METRICS
+    }
     for metric in METRICS:
-        rows["all", metric] = ends(told["metrics"][metric])
+        rows["all", metric] = ends(told["evaluations"][PROTOCOL]["metrics"][metric])
         for baseline, other in others.items():
             rows["all", f"{metric}_minus_{baseline}"] = ends(between(value_of(metric, rank), value_of(metric, other)))
     speed = told["throughput"]
     plain = {name: speed[name] for name in speed if not isinstance(speed[name], str | dict)}
     plain |= {f"seconds_{name}": value for name, value in speed["seconds"].items()}
-    if one := told["preference"]:
+    if told["training"] and told["training"]["best_step"] is not None:
+        plain["best_step"] = told["training"]["best_step"]
+    if one := told["diagnostics"]["preference"]:
         plain |= {"pairs_seen": one["pairs_seen"], "beta": one["beta"]}
         plain |= {f"{name}_{part}": one[name][part] for name in EPSILONS for part in ("mean", "sd")}
         rows |= {("3", f"margin_accuracy_{when}"): ends(one["margin_accuracy"][when]) for when in ("before", "after")}
         rows["3", "changed_top"] = (one["changed_top"]["share"], "", "", one["changed_top"]["n"])
-    if one := told["oracle"]:
+    if one := told["diagnostics"]["oracle"]:
         rows["3", "oracle_accuracy"], plain["oracle_tau_uniform"] = ends(one["accuracy"]), one["uniform"]["tau"]
         for gap in ("epsilon_gap", "epsilon_gap_without_folds"):
             rows["3", f"oracle_{gap}"], rows["3", f"oracle_{gap}_uniform"] = ends(one[gap]), ends(one["uniform"][gap])
@@ -59,7 +63,7 @@ def test_every_row_of_the_csv_is_its_records(found: tuple[dict, dict, list[Recor
     for row in csv.DictReader(io.StringIO(text)):
         place = written.setdefault((row["dataset"], row["method"]), {})
         assert (row["seed"], row["metric"]) not in place
-        assert row["kind"] == "real"
+        assert (row["kind"], row["protocol"]) == ("real", PROTOCOL)
         place[row["seed"], row["metric"]] = tuple(row[end] for end in ("value", "low", "high", "n"))
     assert set(written) == {(dataset, method) for dataset, method, _ in TOLD}
     for dataset, method, seed in TOLD:

@@ -13,6 +13,7 @@ from by_hand import between, student, tables
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Z95
+from rosepo_bench.base.record_schema import row_of
 from rosepo_bench.base.records import Record, read_records, write_record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.report.comparison import comparisons
@@ -42,18 +43,25 @@ def record(method: str, seed: int, rank: np.ndarray, **throughput: Any) -> dict[
     values = {f"hr@{k}": (rank <= k) * 1.0 for k in (1, 5, 10)}
     values |= {f"ndcg@{k}": np.where(rank <= k, 1 / np.log2(1.0 + rank), 0) for k in (5, 10)}
     return {
-        "schema": 1,
         "key": f"{method}{seed}",
+        "row": row_of(method, {}, {}),
         "dataset": "games",
         "method": method,
         "seed": seed,
         "family": family,
         "profile": "p",
-        "protocol": {"name": "candidates", "size": 20, "score": "sum"},
+        "settings": {},
+        "config": {},
+        "environment": {},
+        "training": None,
         "data": {**data, "candidates_sha256": "c" * 64, "users": len(rank)},
-        "metrics": {name: {"value": float(value.mean())} for name, value in values.items()},
-        "preference": told if family == "preference" else None,
-        "oracle": None,
+        "evaluations": {
+            "candidates-sum": {
+                "facts": {"name": "candidates", "size": 20, "score": "sum"},
+                "metrics": {name: {"value": float(value.mean())} for name, value in values.items()},
+            }
+        },
+        "diagnostics": {"preference": told if family == "preference" else None, "oracle": None},
         "throughput": {**speed, **throughput},
         "stages": {},
         "rank": rank,
@@ -64,8 +72,9 @@ def written(out: Path, *made: dict[str, Any], users: dict[str, np.ndarray] | Non
     """The records from disk; ``users`` of some methods are others."""
     for one in made:
         rank = one.pop("rank")
-        write_record(out, one, {"users": (users or {}).get(one["method"], np.arange(USERS) + 100), "rank": rank})
-    return read_records(out)
+        arrays = {"users": (users or {}).get(one["method"], np.arange(USERS) + 100), "rank": rank}
+        write_record(out, one, {"candidates-sum": arrays})
+    return read_records(out)[0]
 
 
 SFT = {0: hits(0, 1, 2, 3), 1: hits(0, 1), 2: hits(*range(20))}
@@ -91,7 +100,7 @@ def test_a_difference_is_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     assert (both[0] - both[1]).mean() == pytest.approx(0.025)
     assert row["HR@1 minus sft"] == f"+0.025 [{low:+.3f}, {high:+.3f}]"
     assert row["HR@1 minus popularity"] == "–"
-    other = tables(render(read_records(tmp_path)), "games")["Differences in HR@1"]
+    other = tables(render(read_records(tmp_path)[0]), "games")["Differences in HR@1"]
     assert other["popularity"]["HR@1 minus sft"] != "–"
 
 
@@ -101,7 +110,7 @@ def test_one_common_seed_is_a_difference_of_one_seed(tmp_path: Path) -> None:
     told = between(seen(hits(9)), seen(SFT[2]))
     assert told["value"] == pytest.approx(-19 / 40)
     assert row["HR@1 minus sft"] == f"-0.475 [{told['low']:+.3f}, {told['high']:+.3f}]"
-    swapped = tables(render(read_records(tmp_path)), "games")["Differences in HR@1"]["sft"]
+    swapped = tables(render(read_records(tmp_path)[0]), "games")["Differences in HR@1"]["sft"]
     assert swapped["HR@1 minus popularity"] == f"+0.475 [{-told['high']:+.3f}, {-told['low']:+.3f}]"
 
 
@@ -153,7 +162,7 @@ def test_rates_are_means_over_seeds_and_memory_the_highest(tmp_path: Path) -> No
         for seed, rate, mib, pairs in ((0, 101.0, 700, 10.5), (1, 202.0, 300, None), (2, 606.0, 500, 21.7))
     ]
     row = tables(render(written(tmp_path, *made)), "games")["Throughput"]["sft"]
-    assert (row["scoring users/s"], row["peak MiB"], row["pairs/s"]) == ("303", "700", "16.1")
+    assert (row["users/s"], row["peak MiB"], row["pairs/s"]) == ("303", "700", "16.1")
 
 
 @pytest.mark.parametrize("users", [np.arange(USERS) + 101, np.arange(USERS)[::-1] + 100])

@@ -14,8 +14,8 @@ import torch
 from planted import get
 
 from rosepo_bench.base.work import Work
-from rosepo_bench.engine.training import preference
-from rosepo_bench.pipeline import alignment, language
+from rosepo_bench.engine.training.steps import Steps
+from rosepo_bench.pipeline import alignment, finetuning
 from rosepo_bench.recommenders import sasrec
 from rosepo_bench.runs.cells import Cell
 
@@ -35,17 +35,18 @@ class Order:
         self.sasrec: dict[str, list[Any]] = {}
         self.begun: dict[str, np.ndarray] = {}
         self.seeds: dict[str, int] = {}
-        trees, backward, loss, train = language.window_trees, preference._backward, sasrec.window_loss, sasrec.train
+        trees, backward, loss, train = finetuning.window_trees, Steps.backward, sasrec.window_loss, sasrec.train
 
         def windowed(prompter: Any, sequences: Any, windows: Any, **options: Any) -> Any:
             self.windows += [(window.user, window.start, window.stop) for window in windows]
             return trees(prompter, sequences, windows, **options)
 
-        def stepped(model: Any, pairs: Any, batch: Any, rows: Any, *rest: Any) -> float:
-            self.pairs += rows.tolist()
-            return backward(model, pairs, batch, rows, *rest)
+        def stepped(steps: Steps, groups: Any, columns: Any) -> Any:
+            for group in groups:
+                self.pairs += group.rows(steps.pairs.titles.shape[1]).tolist()
+            return backward(steps, groups, columns)
 
-        def trained(sequences: Any, items: Any, config: Any, work: Work) -> Any:
+        def trained(sequences: Any, items: Any, config: Any, work: Work, holdout: Any) -> Any:
             def lost(model: Any, ids: Any) -> Any:
                 self.begun.setdefault(work.label, weights(model))
                 self.sasrec.setdefault(work.label, []).append(ids.tolist())
@@ -54,12 +55,12 @@ class Order:
             self.seeds[work.label] = work.seed
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(sasrec, "window_loss", lost)
-                return train(sequences, items, config, work)
+                return train(sequences, items, config, work, holdout)
 
-        for module, name in ((language, "train_sft"), (alignment, "train_preference")):
+        for module, name in ((finetuning, "train_sft"), (alignment, "train_preference")):
             self._seed_of(module, name, monkeypatch)
-        monkeypatch.setattr(language, "window_trees", windowed)
-        monkeypatch.setattr(preference, "_backward", stepped)
+        monkeypatch.setattr(finetuning, "window_trees", windowed)
+        monkeypatch.setattr(Steps, "backward", stepped)
         monkeypatch.setattr(sasrec, "train", trained)
 
     def _seed_of(self, module: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,24 +82,25 @@ def content(folder: Path, *settings: str) -> Content:
         order = Order(monkeypatch)
         for stage in cell.stages:
             get(cell, stage)
-    pairing, pipeline = cell.pairing, cell.pipeline
+    pairing, judging = cell.pairing, cell.smoothed.judging
+    assert judging is not None
     found: Content = {
         "first weights": weights(planted.network(cell, None)),
-        "sft": weights(planted.network(cell, cell.language.sft)),
+        "sft": weights(planted.network(cell, cell.sft)),
         "sft order": order.windows,
-        "sasrec": weights(get(cell, pipeline.sasrec)),
-        "folds": get(cell, cell.smoothing.oracle).fold,
+        "sasrec": np.concatenate([array.ravel() for array in get(cell, judging.everybody).values()]),
+        "folds": get(cell, judging.crossfit).fold,
         "pair order": order.pairs,
         **{f"seed of {name}": np.array(seed) for name, seed in order.seeds.items()},
         "aligned": weights(planted.network(cell, cell.trained)),
     }
-    for label in ("planted sasrec", "planted oracle 1/2", "planted oracle 2/2"):
+    for label in ("planted sasrec", "planted sasrec 1/2", "planted sasrec 2/2"):
         found[f"{label} first weights"], found[f"{label} order"] = order.begun[label], order.sasrec[label]
     for part in ("train", "validation"):
         given = pairing.examples[part]
         found[f"steps {part}"] = np.stack([given.user, given.step])
         found[f"rejected {part}"], found[f"kinds {part}"] = (
-            getattr(get(cell, pairing.rejected)[part], name) for name in ("rejected", "kind")
+            getattr(get(cell, pairing.rejected)[part], name) for name in ("items", "kind")
         )
         found[f"lists {part}"] = given.candidates
         found[f"slots {part}"] = pairing.prompts(part).candidates
@@ -111,7 +113,7 @@ def content(folder: Path, *settings: str) -> Content:
 
 def _frozen(cell: Cell) -> Content:
     parts = ("validation", "test")
-    return {f"frozen {part}": get(cell, cell.pipeline.examples_stage(part)).candidates for part in parts}  # type: ignore[arg-type]
+    return {f"frozen {part}": get(cell, cell.task.examples_stage(part)).candidates for part in parts}  # type: ignore[arg-type]
 
 
 def differing(one: Content, two: Content) -> set[str]:
@@ -159,10 +161,10 @@ def test_the_runs_seed_reaches_the_place_of_the_rejected_item(base: Content, tmp
     assert same < 0.7 * n
 
 
-FIRST = ("planted sasrec", "planted oracle 1/2")
+FIRST = ("planted sasrec", "planted sasrec 1/2")
 STREAMS: dict[str, Callable[[Content], Any]] = {
     "weights of sasrec and of each fold": lambda c: [c[f"{n} first weights"] for n in FIRST],
-    "weights of the folds": lambda c: [c[f"planted oracle {n}/2 first weights"] for n in (1, 2)],
+    "weights of the folds": lambda c: [c[f"planted sasrec {n}/2 first weights"] for n in (1, 2)],
     "kinds of the parts": lambda c: [c[f"kinds {part}"][:20] for part in ("train", "validation")],
 }
 

@@ -13,12 +13,13 @@ from rosepo_bench.runs.cells import Cell
 
 DATA = {"data", "tokenizer", "validation", "test"}
 SFT = {"sft", "scores.sft"}
-ORACLE = {"sasrec", "oracle", "judged", "probe"}
-MINED = {"mining", "rejected", "reference", "judged"}  # from the mined items on, what a sampler's pairs become
+ORACLE = {"sasrec", "oracle", "judged", "probe", "epsilon"}
+MINED = {"mining", "rejected", "reference", "judged", "epsilon"}  # what a sampler's pairs become
 LAST = {"trained", "after", "scored"}
 ALL = DATA | SFT | ORACLE | MINED | LAST
 REJECTED = MINED - {"mining"} | LAST
 MODEL = SFT | MINED | LAST
+PROMPT = MODEL | {"probe"}  # oracles are asked after the same windows
 
 REACHED: dict[str, set[str]] = {
     "datasets.planted.core=2": ALL,
@@ -33,8 +34,8 @@ REACHED: dict[str, set[str]] = {
     "model.attention=dense": MODEL,
     "model.impl=reference": MODEL,
     "model.training=lora": MODEL,
-    "prompt.history=3": MODEL,
-    "prompt.anchor=1": MODEL,
+    "prompt.history=3": PROMPT,
+    "prompt.anchor=1": PROMPT,
     "prompt.candidates=true": MODEL,
     "sft.epochs=2.0": MODEL,
     "sft.lr=0.002": MODEL,
@@ -42,29 +43,41 @@ REACHED: dict[str, set[str]] = {
     "sft.warmup=0.3": MODEL,
     "sft.weight_decay=0.1": MODEL,
     "batch_tokens=1024": MODEL,
-    "sasrec.epochs=1": ORACLE | LAST,
-    "sasrec.dropout=0.1": ORACLE | LAST,
-    "sasrec.length=5": ORACLE | LAST,
-    "oracle.folds=3": ORACLE - {"sasrec"} | LAST,
-    "oracle.correct_for_sampler=false": {"judged"} | LAST,
-    "oracle.probes=5": {"probe"},
+    "oracles.sasrec.epochs=1": ORACLE | LAST,
+    "oracles.sasrec.dropout=0.1": ORACLE | LAST,
+    "oracles.sasrec.length=5": ORACLE | LAST,
+    "smoothings.predicted.folds=3": ORACLE - {"sasrec"} | LAST,
+    "smoothings.predicted.correct_for_sampler=false": {"judged", "epsilon"} | LAST,
+    "validation.probes=5": {"probe"},
     "preference.pairs=40": MINED | LAST,
     "preference.steps_per_user=2": MINED | LAST,
     "preference.validation_pairs=10": MINED | LAST,
-    "preference.self_hard_pool=catalogue": MINED | LAST,
-    "preference.semantic_anchor=target": REJECTED,
-    "preference.semantic_temperature=0.1": REJECTED,
-    "preference.popularity_exponent=0.5": REJECTED,
-    "preference.beta=0.5": LAST,
+    "samplers.self_hard.items=catalogue": MINED | LAST,
+    "samplers.semantic.anchor=target": REJECTED,
+    "samplers.semantic.temperature=0.1": REJECTED,
+    "samplers.popularity.exponent=0.5": REJECTED,
+    "method.*.loss.beta=0.5": LAST,
     "preference.lr=1e-4": LAST,
     "preference.batch=4": LAST,
     "preference.epochs=2": LAST,
     "preference.warmup=0.3": LAST,
     "preference.weight_decay=0.1": LAST,
     "preference.trees=prompt": LAST,
-    "method.rosepo.epsilon_max=0.3": LAST,
-    "method.rosepo.beta=0.5": LAST,
-    "scoring.score=mean": {"scores.sft", "scored"} | MINED | LAST,
+    "smoothings.predicted.cap=0.3": {"epsilon"} | LAST,
+    "method.rosepo.smoothing.cap=0.3": {"epsilon"} | LAST,
+    "method.rosepo.loss.beta=0.5": LAST,
+    "losses.rosepo.beta=0.5": LAST,
+    "losses.dpo.beta=0.5": set(),
+    "method.rosepo.rejected=2": REJECTED,
+    "method.rosepo.training.lr=1e-4": LAST,
+    "samplers.semantic.history=3": REJECTED,
+    "samplers.uniform={}": set(),
+    "preference.evaluations=2": LAST,
+    "sft.evaluations=2": MODEL,
+    "oracles.sasrec.evaluations=2": ORACLE | LAST,
+    "validation.metric=hr@1": set(),  # nothing is watched
+    "validation.users=5": set(),
+    "protocols=['candidates-mean']": {"scores.sft", "scored"} | MINED | LAST,
     "scoring.batch_tokens=2048": {"scores.sft", "scored"} | MINED | LAST,
     "checkpoint_seconds=1.0": set(),
     "threads=2": set(),
@@ -72,40 +85,43 @@ REACHED: dict[str, set[str]] = {
 }
 # Methods that are not smoothed by an oracle, nor mine, are reached by less.
 OF_DPO: dict[str, set[str]] = {
-    "sasrec.epochs=1": {"sasrec"},
-    "oracle.correct_for_sampler=false": set(),
-    "preference.self_hard_pool=catalogue": LAST,  # the settings of training are one part of its key
-    "scoring.score=mean": {"scores.sft", "scored"},
+    "oracles.sasrec.epochs=1": set(),
+    "smoothings.predicted.correct_for_sampler=false": set(),
+    "samplers.self_hard.items=catalogue": set(),
+    "samplers.popularity.exponent=0.5": set(),
+    "protocols=['candidates-mean']": {"scores.sft", "scored"},
     "scoring.batch_tokens=2048": {"scores.sft", "scored", "reference"} | LAST,
-    "preference.pairs=40": {"rejected", "reference"} | LAST,
-    "first_seed=1": ALL - DATA - {"mining", "judged", "oracle", "probe"},
-    "prompt.candidates=true": MODEL - {"mining", "judged", "rejected"},
+    "preference.pairs=40": {"rejected", "reference", "epsilon"} | LAST,
+    "first_seed=1": ALL - DATA - {"mining", "judged", "oracle", "probe", "sasrec"},
+    "prompt.candidates=true": MODEL - {"mining", "judged", "rejected", "epsilon"},
 }
 
 
 def keys(out: Path, world: planted.World, *settings: str, method: str = "rosepo") -> dict[str, str]:
     """The key of every stage of a cell, by a short name."""
     cell = planted.cell(out, world.write(out / "files"), *settings, method=method)
-    pipeline, language, pairing = cell.pipeline, cell.language, cell.pairing
+    task, pairing = cell.task, cell.pairing
+    (scored,) = cell.answered.values()
     assert cell.trained is not None
-    assert cell.scored is not None
     found = {
-        "data": pipeline.data_stage,
-        "tokenizer": language.encoder_stage,
-        "validation": pipeline.examples_stage("validation"),
-        "test": pipeline.examples_stage("test"),
-        "sft": language.sft,
-        "scores.sft": language.scores("sft", language.sft),
-        "sasrec": pipeline.sasrec,
+        "data": task.data_stage,
+        "tokenizer": cell.language.encoder_stage,
+        "validation": task.examples_stage("validation"),
+        "test": task.examples_stage("test"),
+        "sft": cell.sft,
+        "scores.sft": cell.sft_answered,
         "rejected": pairing.rejected,
-        "reference": pairing.reference,
+        "reference": cell.reference,
+        "epsilon": cell.smoothed.stage,
         "trained": cell.trained,
-        "after": pairing.pair_logps(method, cell.trained, ("validation",)),
-        "scored": cell.scored,
+        "after": cell.after,
+        "scored": scored,
     }
-    if method == "rosepo":
-        found |= {"oracle": cell.smoothing.oracle, "mining": pairing.mining}
-        found |= {"judged": cell.smoothing.judged, "probe": cell.probe.stage}
+    if (judging := cell.smoothed.judging) and cell.probe:
+        found |= {"oracle": judging.crossfit, "sasrec": judging.everybody, "judged": judging.stage}
+        found |= {"probe": cell.probe.stage}
+    if pairing.sampler.pool:
+        found["mining"] = pairing.mining.stage
     return {name: stage.key for name, stage in found.items()} | {"cell": cell.key}
 
 
@@ -157,17 +173,6 @@ def test_where_the_files_lie_is_no_part_of_a_key(tmp_path: Path) -> None:
     assert keys(tmp_path / "a", planted.world()) == keys(tmp_path / "b", planted.world())
 
 
-def test_other_code_makes_other_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = keys(tmp_path, planted.world())
-    monkeypatch.setattr(stages, "code_digest", lambda: "0" * 64)
-    assert moved(plain, keys(tmp_path, planted.world())) == ALL | {"cell"}
-
-
-def test_code_that_computes_is_in_the_digest() -> None:
-    """Every folder of the package whose code stages run."""
-    assert set(stages.COMPUTING) >= {"base", "losses", "data", "engine", "recommenders", "preference", "pipeline"}
-
-
 def test_parents_stand_in_the_key_and_are_computed_first(tmp_path: Path) -> None:
     order: list[str] = []
 
@@ -196,7 +201,7 @@ def test_what_a_stage_reads_is_among_its_ancestors(
     running: list[stages.Stage[Any]] = []
     read: set[tuple[str, str]] = set()
     lacking: set[tuple[str, str]] = set()
-    get, run = stages.Stages.get, stages.Stages._run
+    get, run = stages.Stages.get, stages.Stages._compute
 
     def ancestors(stage: stages.Stage[Any]) -> set[str]:
         return {stage.key}.union(*(ancestors(parent) for parent in stage.parents))
@@ -216,9 +221,9 @@ def test_what_a_stage_reads_is_among_its_ancestors(
             running.pop()
 
     monkeypatch.setattr(stages.Stages, "get", watched)
-    monkeypatch.setattr(stages.Stages, "_run", computing)
+    monkeypatch.setattr(stages.Stages, "_compute", computing)
     for stage in cell.stages:
-        cell.pipeline.stages.get(stage)
+        cell.task.stages.get(stage)
     assert ("planted.rosepo", "planted.rejected.mixed") in read
     assert lacking == set()
 
@@ -229,5 +234,5 @@ def test_methods_of_one_sampler_share_their_pairs(tmp_path: Path) -> None:
         planted.cell(tmp_path, planted.world().write(tmp_path), method=name) for name in ("dpo", "cdpo", "rosepo")
     ]
     dpo, cdpo, rosepo = cells
-    assert dpo.pairing.reference.key == cdpo.pairing.reference.key != rosepo.pairing.reference.key
+    assert dpo.reference.key == cdpo.reference.key != rosepo.reference.key
     assert len({cell.trained.key for cell in cells if cell.trained}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from planted import get
 
 from rosepo_bench.base.work import Work
+from rosepo_bench.data.views import TrainView
 from rosepo_bench.engine.prompts import examples, tokens
-from rosepo_bench.pipeline import language
-from rosepo_bench.recommenders import popularity, sasrec
+from rosepo_bench.pipeline import finetuning
+from rosepo_bench.pipeline.evaluating import of_items
+from rosepo_bench.recommenders import sasrec
 from rosepo_bench.runs.cells import Cell
-from rosepo_bench.runs.methods import Recommender, select
+from rosepo_bench.runs.methods import Recommender, methods
 
 Lists = list[list[int]]
 
@@ -40,16 +43,17 @@ def plain(sequences: Any) -> Lists:
 
 
 def watch(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, counts, train_tiny = sasrec.train, popularity.counts, tokens.train_tiny
-    trees, build_all = language.window_trees, examples.build_all
+    train, train_tiny, counts = sasrec.train, tokens.train_tiny, TrainView.counts.func
+    trees, build_all = finetuning.window_trees, examples.build_all
 
-    def trained(sequences: Any, items: Any, config: Any, work: Work) -> Any:
+    def trained(sequences: Any, items: Any, config: Any, work: Work, holdout: Any) -> Any:
+        assert holdout is None
         seen.sasrec[work.label] = plain(sequences)
-        return train(sequences, items, config, work)
+        return train(sequences, items, config, work, holdout)
 
-    def counted(sequences: Any, items: int) -> Any:
-        seen.counted.append(plain(given := list(sequences)))
-        return counts(given, items)
+    def counted(view: TrainView) -> Any:
+        seen.counted.append(plain(view.sequences))
+        return counts(view)
 
     def tokenized(texts: Any, vocabulary: int) -> Any:
         seen.texts = list(texts)
@@ -66,9 +70,9 @@ def watch(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
             return trees(prompter, sequences, windows, **options)
 
     monkeypatch.setattr(sasrec, "train", trained)
-    monkeypatch.setattr(popularity, "counts", counted)
+    monkeypatch.setattr(TrainView, "counts", property(counted))
     monkeypatch.setattr(tokens, "train_tiny", tokenized)
-    monkeypatch.setattr(language, "window_trees", windowed)
+    monkeypatch.setattr(finetuning, "window_trees", windowed)
 
 
 @pytest.fixture(scope="module", params=["leave_one_out", "temporal"])
@@ -87,7 +91,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_data_are_the_rows_in_time(seen: Seen) -> None:
     """Whatever order the file has; equal times stay in file order, an item that comes twice counts once."""
     assert seen.cell is not None
-    assert plain(seen.cell.pipeline.data.sequences) == seen.world.histories
+    assert plain(seen.cell.task.data.sequences) == seen.world.histories
     assert len({(user, time) for user, _, time in seen.world.rows}) < len(seen.world.rows), "no tie is planted"
     assert sum(map(len, seen.world.histories)) < len(seen.world.rows), "no repetition is planted"
 
@@ -98,11 +102,13 @@ def test_sasrec_reads_the_training_part_of_everybody(seen: Seen) -> None:
 
 def test_each_fold_of_the_oracle_reads_the_other_folds_users(seen: Seen) -> None:
     assert seen.cell is not None
-    fold = get(seen.cell, seen.cell.smoothing.oracle).fold
+    judging = seen.cell.smoothed.judging
+    assert judging is not None
+    fold = get(seen.cell, judging.crossfit).fold
     assert sorted(np.bincount(fold)) == [12, 12]
     for number in range(2):
         others = [own for user, own in enumerate(seen.world.training(seen.split)) if fold[user] != number]
-        assert seen.sasrec[f"planted oracle {number + 1}/2"] == others
+        assert seen.sasrec[f"planted sasrec {number + 1}/2"] == others
 
 
 def test_popularity_is_counted_in_training(seen: Seen) -> None:
@@ -112,10 +118,12 @@ def test_popularity_is_counted_in_training(seen: Seen) -> None:
     assert len(seen.counted) >= 2
     assert all(given == wanted for given in seen.counted)
     times = Counter(item for own in wanted for item in own)
-    (method,), test = select(["popularity"]), seen.cell.pipeline.test
+    method, test = methods()["popularity"], seen.cell.task.test
     assert isinstance(method, Recommender)
-    scores = method.scores(seen.cell.pipeline, test)
-    assert scores.tolist() == [[times[item] for item in row] for row in test.candidates.tolist()]
+    shared = seen.cell.shared
+    scores = get(seen.cell, of_items(shared.fits, method.name, method.model, shared.protocols[0])).answers["scores"]
+    expected = [[math.log(1 + times[item]) for item in row] for row in test.candidates.tolist()]
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
 
 def test_the_tokenizer_reads_the_titles_of_training(seen: Seen) -> None:

@@ -27,7 +27,7 @@ class WholeStep:
     number of forward passes, but by rounding."""
 
     steps: Steps
-    partners: dict[int, PlacedTree]  # the mismatched response of each pair, in a tree of its own
+    partners: dict[int, PlacedTree]  # the tree with the mismatched response of each pair, by pair
     seed: int
 
     @classmethod
@@ -37,8 +37,8 @@ class WholeStep:
         if "mismatched" in steps.loss.of_whole_step:
             assert pairs.partner is not None
             titles = pairs.partner[:, None]
-            made = grouped(prompter, sequences, pairs.examples, titles, limits=limits, alone=True)
-            partners = {int(group.places[0]): group for user in made for group in user}
+            made = grouped(prompter, sequences, pairs.examples, titles, limits=limits)
+            partners = {int(row): group for user in made for group in user for row in group.rows(1)}
         return cls(steps, partners, seed)
 
     def columns(self, groups: list[PlacedTree], step: int, memory: dict[str, float]) -> Columns:
@@ -79,10 +79,14 @@ class WholeStep:
         """The reward of each pair's mismatched response."""
         steps, pairs = self.steps, self.steps.pairs
         assert pairs.partner is not None
+        groups = list({id(group): group for group in (self.partners[int(row)] for row in rows)}.values())
+        place = np.full(len(pairs.titles), -1)
+        place[rows] = np.arange(len(rows))
         found = torch.empty(len(rows), dtype=torch.float64)
-        trees = [self.partners[int(row)].tree for row in rows]
-        for chosen, batch in batches(trees, steps.batch_tokens, steps.model.device):
-            found[torch.as_tensor(chosen)] = steps.model.logps(batch).double().cpu()
+        for chosen, batch in batches([group.tree for group in groups], steps.batch_tokens, steps.model.device):
+            at = place[np.concatenate([groups[g].rows(1) for g in chosen])]
+            logps = steps.model.logps(batch).double().cpu()
+            found[torch.from_numpy(at[at >= 0])] = logps[torch.from_numpy(at >= 0)]
         if "reference" in steps.loss.needs:
             assert pairs.partner_reference is not None
             found -= torch.from_numpy(pairs.partner_reference[rows])

@@ -15,7 +15,6 @@ from rosepo_bench.base import progress, records
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.failures import Failure, forget_failure, read_failures, write_failure
 from rosepo_bench.base.lease import Lease
-from rosepo_bench.base.records import Record
 from rosepo_bench.report import tables
 from rosepo_bench.runs import record
 from rosepo_bench.runs.cells import Cell
@@ -42,7 +41,7 @@ def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
         for group, unfinished in zip(groups, waiting, strict=True):
             if unfinished:
                 _run_dataset(group, unfinished, planned)
-        return _finish(planned, places.out, show=not any(waiting))
+        return _finish(planned, places.out, nothing_ran=not any(waiting))
 
 
 def _prepare_torch(config: RunConfig) -> None:
@@ -74,7 +73,8 @@ def _run_dataset(group: list[Cell], unfinished: list[Cell], planned: list[Cell])
     progress.say(f"\n{name}: {len(unfinished)} cells in {time.monotonic() - began:.0f} s\n")
     found, problems = records.read_records(out)
     chosen = [record for record in found if record.dataset == name]
-    failures = [failure for failure in _absent(group, chosen) if failure.dataset == name]
+    lacking = [cell for cell in group if not is_done(cell)]
+    failures = [failure for failure in _absent(out, lacking) if failure.dataset == name]
     progress.say(tables.render(chosen, failures, [one for one in problems if f"/records/{name}/" in one]))
 
 
@@ -122,27 +122,26 @@ def _run_cell(cell: Cell) -> None:
         progress.say(f"  done in {time.monotonic() - began:.1f} s")
 
 
-def _absent(planned: list[Cell], found: list[Record]) -> list[Failure]:
-    """The planned cells without a record, and every other cell of the folder that failed."""
-    keys = {one.key for one in found} | {cell.key for cell in planned if is_done(cell)}
-    failed = read_failures(planned[0].task.stages.out) if planned else []
-    known = keys | {failure.key for failure in failed}
-    return [*failed, *(record.failure(cell) for cell in planned if cell.key not in known)]
+def _absent(out: Path, lacking: list[Cell]) -> list[Failure]:
+    """The cells that lack a record, and every other cell of the folder that failed."""
+    failed = read_failures(out)
+    known = {failure.key for failure in failed}
+    return [*failed, *(record.failure(cell) for cell in lacking if cell.key not in known)]
 
 
-def _finish(planned: list[Cell], out: Path, show: bool) -> int:
+def _finish(planned: list[Cell], out: Path, nothing_ran: bool) -> int:
     """Writes the tables of all records in the folder and names the failed cells."""
     found, problems = records.read_records(out)
-    absent = _absent(planned, found)
-    if show:
+    lacking = [] if nothing_ran else [cell for cell in planned if not is_done(cell)]
+    absent = _absent(out, lacking)
+    if nothing_ran:
         progress.say(tables.render(found, absent, problems))
     for path in tables.write_report(out, found, absent, problems):
         progress.say(f"written: {path}")
-    failed = [cell.name for cell in planned if not is_done(cell)]
-    progress.say(f"{len(planned) - len(failed)} of {len(planned)} cells done")
-    if failed:
-        progress.say("failed: " + ", ".join(failed))
-    return FAILED if failed else DONE
+    progress.say(f"{len(planned) - len(lacking)} of {len(planned)} cells done")
+    if lacking:
+        progress.say("failed: " + ", ".join(cell.name for cell in lacking))
+    return FAILED if lacking else DONE
 
 
 def _forget(planned: list[Cell]) -> None:

@@ -29,13 +29,12 @@ LIMITS = {"gt": (">", float.__gt__), "ge": (">=", float.__ge__), "lt": ("<", flo
 
 @dataclass(frozen=True)
 class Search:
-    """The values among which tuning looks for the best: a list, or numbers between two ends. A range of validity is no
-    search space, so this is said separately."""
+    """The numbers between two ends among which tuning looks for the best. A range of validity is no search space, so
+    this is said separately."""
 
-    low: float = 0.0
-    high: float = 0.0
+    low: float
+    high: float
     scale: Literal["linear", "log"] = "linear"
-    values: tuple[Any, ...] = ()
 
 
 def log(low: float, high: float) -> Search:
@@ -46,11 +45,6 @@ def log(low: float, high: float) -> Search:
 def linear(low: float, high: float) -> Search:
     """Numbers between two ends."""
     return Search(low, high)
-
-
-def among(*values: Any) -> Search:
-    """The given values."""
-    return Search(values=values)
 
 
 def setting(

@@ -13,7 +13,8 @@ from rosepo_bench.losses.arguments import Pairs
 
 
 class StepRewards(NamedTuple):
-    """All pairs of one optimizer step, over all processes, without a gradient. Rewards as in :class:`Pairs`."""
+    """All pairs of one optimizer step, over all processes, without a gradient. Rewards as in :class:`Pairs`. What
+    ``of_whole_step`` does not ask for is NaN, or None."""
 
     chosen: Tensor  # [pairs]
     rejected: Tensor  # [pairs], the mean over a pair's rejected responses

@@ -17,11 +17,14 @@ from small_models import language_model, network
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
+from rosepo_bench.engine.forest import Limits
 from rosepo_bench.engine.model.language_model import LanguageModel
+from rosepo_bench.engine.prompts.examples import grouped
 from rosepo_bench.engine.training.loop import FitReport
 from rosepo_bench.engine.training.meter import Meter
 from rosepo_bench.engine.training.preference import train_preference
 from rosepo_bench.engine.training.steps import Steps, TrainingPairs
+from rosepo_bench.engine.training.whole_step import WholeStep
 from rosepo_bench.losses.base import Columns, Loss, StepRewards
 from rosepo_bench.losses.compiled import CDPO, DPO, KTO
 from rosepo_bench.losses.whole_step import FLOOR, BetaDPO, DrDPO
@@ -337,3 +340,20 @@ def test_pairs_are_checked_before_a_training() -> None:
             list_pairs.model(), PROMPTER, sequences, replace(pairs, partner=None), PreferenceConfig(), KTO(),
             meter=Meter(), batch_tokens=200, work=Work(0),
         )  # fmt: skip
+
+
+def test_a_step_of_single_pairs_reads_no_other_pair(model: LanguageModel) -> None:
+    """With a tree for each prompt a step may hold one pair of a user: its z is that pair's, and costs one prompt."""
+    sequences, pairs = made(1, False, most=0.0)
+    limits = Limits(256, list_pairs.ENCODER.size, 10_000)
+    steps = Steps(model, pairs, KTO(), list_pairs.LENGTHS, 10_000, Meter())
+    given = (list_pairs.PROMPTER, sequences, limits, 3)
+    users = grouped(
+        list_pairs.PROMPTER, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=True
+    )
+    alone, together = (WholeStep.of(steps, *given, alone=single) for single in (True, False))
+    for (group,) in users[:4]:
+        (row,) = group.rows(2)
+        assert alone.partners[int(row)].examples == 1 < together.partners[int(row)].examples
+        found = [float(one.columns([group], 0, {}).kl) for one in (alone, together)]
+        assert found[0] == pytest.approx(found[1], rel=1e-9)

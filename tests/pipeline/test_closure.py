@@ -247,3 +247,15 @@ def test_the_closure_of_a_module_of_this_package() -> None:
     for name in closure.INFRASTRUCTURE:
         assert closure.find(name), f"{name} is no module"
         assert closure.files([name]) == {}
+
+
+def test_builds_of_our_own_compiled_module_are_one(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its build's id is in the inputs of the stages that run it; a plugin's compiled module counts by its bytes."""
+    monkeypatch.setattr(closure, "OURS", tree / "own")
+    before = digest("own.native")
+    (tree / "own" / "fast.so").write_text("another build")
+    forget()
+    assert digest("own.native") == before
+    monkeypatch.setattr(closure, "OURS", tree / "elsewhere")
+    forget()
+    assert digest("own.native") != before

@@ -50,7 +50,9 @@ def train_preference(
     users = grouped(prompter, sequences, pairs.examples, pairs.titles, limits=limits, compared=True, alone=alone)
     lengths = np.array([len(title) for title in prompter.titles], dtype=np.int64)
     steps = Steps(model, pairs, loss, lengths, batch_tokens, meter)
-    whole = WholeStep.of(steps, prompter, sequences, limits, work.seed) if loss.of_whole_step else None
+    whole = None
+    if loss.of_whole_step:
+        whole = WholeStep.of(steps, prompter, sequences, limits, work.seed, alone=alone)
     meter.preparation = time.monotonic() - began
     plan, memory = planned_batches(users, config, seed=work.seed), dict[str, float]()
 

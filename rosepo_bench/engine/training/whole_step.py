@@ -31,13 +31,22 @@ class WholeStep:
     seed: int
 
     @classmethod
-    def of(cls, steps: Steps, prompter: Prompter, sequences: Histories, limits: Limits, seed: int) -> WholeStep:
-        """``prompter``, ``sequences`` and ``limits`` as for the pairs."""
+    def of(
+        cls,
+        steps: Steps,
+        prompter: Prompter,
+        sequences: Histories,
+        limits: Limits,
+        seed: int,
+        *,
+        alone: bool = False,
+    ) -> WholeStep:
+        """``prompter``, ``sequences``, ``limits`` and ``alone`` as for the pairs, so that a step holds whole trees."""
         pairs, partners = steps.pairs, dict[int, PlacedTree]()
         if "mismatched" in steps.loss.of_whole_step:
             assert pairs.partner is not None
             titles = pairs.partner[:, None]
-            made = grouped(prompter, sequences, pairs.examples, titles, limits=limits)
+            made = grouped(prompter, sequences, pairs.examples, titles, limits=limits, alone=alone)
             partners = {int(row): group for user in made for group in user for row in group.rows(1)}
         return cls(steps, partners, seed)
 

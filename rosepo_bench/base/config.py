@@ -34,6 +34,16 @@ class DatasetConfig(Section):
     replica_users: int = Field(800, ge=50, description="users of the synthetic replica")
     seed: int = Field(0, ge=0, description="seed of candidates, user subset and replica; not the run's seed")
     candidates: int = Field(20, ge=2, description="length of each candidate list, including the target")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability with which each training and validation interaction gets another item, drawn with the "
+        "run's seed; test targets and candidates stay clean",
+    )
+    noise_law: Literal["uniform", "popularity"] = Field(
+        "uniform", description="how that item is drawn: all alike, or in proportion to training interactions"
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description='settings (dotted keys) for this data set, e.g. "sft.epochs" = 3'
     )

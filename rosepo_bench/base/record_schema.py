@@ -42,7 +42,17 @@ class Evaluation(Part):
     metrics: dict[str, Measured]
 
 
+class Noise(Part):
+    """``replaced``: how many training and validation interactions hold another item than the files say."""
+
+    rate: float
+    law: str
+    replaced: int
+
+
 class Data(Part):
+    """``digest`` is that of the data without noise, ``noise`` what was done to them; None: nothing."""
+
     source: str
     kind: str
     digest: str
@@ -50,6 +60,7 @@ class Data(Part):
     candidates_sha256: str
     users: int
     tied_share: float | None = None
+    noise: Noise | None = None
 
 
 class Training(Part):

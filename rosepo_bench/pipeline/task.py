@@ -1,4 +1,5 @@
-"""The task of one data set and seed: prepared data, split, prompts with their candidates, and what others may see."""
+"""The task of one data set, noise and seed: prepared data, split, prompts with their candidates, and what others may
+see."""
 
 from __future__ import annotations
 
@@ -6,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.seeds import derive, generator
-from rosepo_bench.data import candidates, catalog, sequences, storage, views, windows
+from rosepo_bench.data import candidates, catalog, noise, sequences, storage, views, windows
 from rosepo_bench.data.catalog import Resolved
 from rosepo_bench.data.types import Dataset, Examples, Queries, Split
 from rosepo_bench.data.views import TrainView
@@ -20,7 +22,8 @@ from rosepo_bench.pipeline.stages import Stage, Stages
 
 class Task:
     """``config`` is the configuration with the data set's overrides applied. ``seed`` is the run's: what is trained, or
-    sampled for training, depends on it. Candidate lists and the evaluated users depend on the data set's own seed."""
+    sampled for training, and the noise depend on it. Candidate lists and the evaluated users depend on the data set's
+    own seed; those of the test part are drawn from clean data, and so are the same at every noise."""
 
     def __init__(self, name: str, config: RunConfig, seed: int, resolved: Resolved, stages: Stages) -> None:
         self.name, self.config, self.seed = name, config, seed
@@ -28,8 +31,8 @@ class Task:
         self.dataset_config = config.datasets[name]
 
     @cached_property
-    def data_stage(self) -> Stage[Dataset]:
-        """The prepared data set."""
+    def clean_stage(self) -> Stage[Dataset]:
+        """The prepared data set without noise."""
         config = self.dataset_config
         inputs = {"content": self.resolved.key(), "core": config.core, "split": config.split}
 
@@ -38,6 +41,24 @@ class Task:
 
         return Stage(f"{self.name}.data", inputs, (), compute, storage.load)
 
+    @cached_property
+    def data_stage(self) -> Stage[Dataset]:
+        """The data set that is trained on: with noise if there is any."""
+        config = self.dataset_config
+        if not config.noise:
+            return self.clean_stage
+        law: dict[str, Any] = {"rate": config.noise, "law": config.noise_law, "seed": derive(self.seed, "noise")}
+
+        def compute(folder: Path, work: Path) -> None:
+            storage.save(noise.corrupt(self.clean, self.split, **law), folder)
+
+        return Stage(f"{self.name}.noise", law, (self.clean_stage,), compute, storage.load)
+
+    @property
+    def clean(self) -> Dataset:
+        """The whole data set without noise: for the test part alone."""
+        return self.stages.get(self.clean_stage)
+
     @property
     def data(self) -> Dataset:
         """The whole data set, test items included: not for methods, samplers or oracles."""
@@ -45,7 +66,7 @@ class Task:
 
     @cached_property
     def split(self) -> Split:
-        return sequences.split(self.data, self.dataset_config.split)
+        return sequences.split(self.clean, self.dataset_config.split)
 
     @cached_property
     def view(self) -> TrainView:
@@ -58,16 +79,18 @@ class Task:
         """The frozen candidate lists of the test or validation users."""
         config = self.dataset_config
         users = config.users if part == "test" else 0
+        source = self.clean_stage if part == "test" else self.data_stage
         inputs = {"part": part, "seed": config.seed, "size": config.candidates, "users": users}
 
         def compute(folder: Path, work: Path) -> None:
-            drawn = candidates.draw(self.data, self.split, part, seed=config.seed, size=config.candidates, users=users)
+            dataset = self.stages.get(source)
+            drawn = candidates.draw(dataset, self.split, part, seed=config.seed, size=config.candidates, users=users)
             candidates.freeze(folder / "candidates.npz", drawn)
 
         return Stage(
             f"{self.name}.{part}",
             inputs,
-            (self.data_stage,),
+            (source,),
             compute,
             lambda folder: candidates.thaw(folder / "candidates.npz"),
         )

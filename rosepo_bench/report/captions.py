@@ -29,9 +29,20 @@ def caption(comparison: Comparison) -> str:
         SYNTHETIC if comparison.synthetic else "",
         f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
         f"profile `{first['profile']}`, {seeds_in_words(seeds)}.",
+        _noise(data.get("noise")),
         _protocol(first.protocol, first.facts, data["candidates_sha256"]),
         _ties(data.get("tied_share")),
         escape(comparison.note),
+    )
+
+
+def _noise(noise: dict[str, Any] | None) -> str:
+    if not noise:
+        return ""
+    how = {"uniform": "uniformly", "popularity": "by popularity"}.get(noise["law"], escape(noise["law"]))
+    return (
+        f"**Noise**: {percent(noise['rate'])} of the training and validation items were replaced by others, drawn "
+        f"{how}; the test targets and their candidates are clean."
     )
 
 

@@ -65,6 +65,8 @@ class Result:
         """What must be equal for two results to be compared, as JSON."""
         data = self["data"]
         named = {"data": data["digest"], "split": data["split"], "candidates": data["candidates_sha256"]}
+        noise = data.get("noise")  # but for what it replaced, which depends on the seed
+        named["noise"] = noise and {name: noise[name] for name in ("rate", "law")}
         told = {"profile": self["profile"], "protocol": self.protocol, "facts": self.facts, **named}
         return json.dumps(told, sort_keys=True)
 

@@ -109,8 +109,8 @@ def render(rows: list[dict[str, Any]]) -> str:
 def _dataset(cell: Cell) -> Dataset:
     """Read from its stage if that is done; otherwise parsed without writing anything."""
     task = cell.task
-    if task.stages.done(task.data_stage):
-        return storage.load(task.stages.folder(task.data_stage))
+    if task.stages.done(task.clean_stage):
+        return storage.load(task.stages.folder(task.clean_stage))
     return catalog.load(task.resolved, task.dataset_config)
 
 

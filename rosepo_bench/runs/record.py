@@ -12,7 +12,7 @@ import torch
 from rosepo_bench.base import records
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.record_schema import all_settings, row_of
-from rosepo_bench.data import candidates, sequences
+from rosepo_bench.data import candidates, noise, sequences
 from rosepo_bench.engine import environment, ops
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.evaluation.metrics.base import Predictions, measure
@@ -137,9 +137,9 @@ def _watched(cell: Cell, parts: set[str]) -> bool:
 
 
 def _data(cell: Cell) -> dict[str, Any]:
-    task = cell.task
-    data, test = task.data, task.test
-    return {
+    task, config = cell.task, cell.task.dataset_config
+    data, test = task.clean, task.test
+    found = {
         "source": data.source.name,
         "kind": data.source.kind,
         "files": [asdict(file) for file in data.source.files],
@@ -150,6 +150,10 @@ def _data(cell: Cell) -> dict[str, Any]:
         "candidates_sha256": candidates.content_hash(test),
         "users": len(test),
     }
+    if config.noise:
+        replaced = noise.replaced(data, task.data)
+        found["noise"] = {"rate": config.noise, "law": config.noise_law, "replaced": replaced}
+    return found
 
 
 def _throughput(cell: Cell, seconds: float) -> dict[str, Any]:

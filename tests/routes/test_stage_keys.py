@@ -24,6 +24,8 @@ PROMPT = MODEL | {"probe"}  # oracles are asked after the same windows
 REACHED: dict[str, set[str]] = {
     "datasets.planted.core=2": ALL,
     "datasets.planted.split=temporal": ALL,
+    "datasets.planted.noise=0.3": ALL - {"test"},  # the test part is drawn from clean data
+    "datasets.planted.noise_law=popularity": set(),  # without noise
     "datasets.planted.seed=1": {"validation", "test", "probe", "scores.sft"} | MINED | LAST,
     "datasets.planted.candidates=7": {"validation", "test", "probe", "scores.sft"} | MINED | LAST,
     "datasets.planted.users=9": {"test", "scores.sft", "scored"},
@@ -148,6 +150,13 @@ def test_a_setting_reaches_the_stages_that_depend_on_it(setting: str, tmp_path: 
 def test_a_method_without_oracle_is_reached_by_less(setting: str, tmp_path: Path) -> None:
     both = [keys(tmp_path, planted.world(), *more, method="dpo") for more in ((), (setting,))]
     assert moved(*both) - {"cell"} == OF_DPO[setting]
+
+
+@pytest.mark.parametrize("setting", ["datasets.planted.noise_law=popularity", "first_seed=1"])
+def test_law_and_seed_of_the_noise_reach_all_but_the_test_part(setting: str, tmp_path: Path) -> None:
+    noise = "datasets.planted.noise=0.3"
+    both = [keys(tmp_path, planted.world(), noise, *more) for more in ((), (setting,))]
+    assert moved(*both) == ALL - {"test"} | {"cell"}
 
 
 @pytest.mark.parametrize("setting", ["prompt.history=3", "datasets.planted.candidates=7", "first_seed=1"])

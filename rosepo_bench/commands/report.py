@@ -25,7 +25,7 @@ def run(given: argparse.Namespace) -> int:
     from rosepo_bench.base import records
     from rosepo_bench.base.failures import read_failures
     from rosepo_bench.report import rescore, tables
-    from rosepo_bench.report.render import check_formats
+    from rosepo_bench.report.render import check_formats, markdown
 
     formats = [name for name in given.format.split(",") if name]
     check_formats(formats)
@@ -37,7 +37,8 @@ def run(given: argparse.Namespace) -> int:
     if given.rescore:
         found = [rescore.rescored(record) for record in found]
     notes = [rescore.NOTE] if given.rescore else []
-    print(tables.render(found, failures, problems, notes))
-    for path in tables.write_report(given.out, found, failures, problems, notes, formats):
+    report = tables.report_of(found, failures, problems, notes)
+    print(markdown(report))
+    for path in tables.write_report(given.out, report, formats):
         print(f"written: {path}")
     return 0

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from rosepo_bench.base.intervals import Z95, Interval, wilson
@@ -79,6 +78,8 @@ def likeliest_tau(
         return bounds[1]
     if slope(high) <= 0:
         return bounds[0]
+    from scipy.optimize import brentq  # slow to import, and needed only where something is fitted
+
     return 1 / float(brentq(slope, low, high, xtol=1e-12))
 
 

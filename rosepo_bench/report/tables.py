@@ -59,20 +59,12 @@ def render(
     return markdown(report_of(records, failures, problems, notes))
 
 
-def write_report(
-    out: Path,
-    records: Sequence[Record],
-    failures: Sequence[Failure] = (),
-    problems: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    formats: Sequence[str] = ("md", "csv"),
-) -> list[Path]:
+def write_report(out: Path, report: Report, formats: Sequence[str] = ("md", "csv")) -> list[Path]:
     """Writes the report below ``out`` in each format, every file atomically; returns their paths."""
     check_formats(formats)
-    found = report_of(records, failures, problems, notes)
     paths = {name: out / FORMATS[name].file for name in formats}
     for name, path in paths.items():
-        store.write_text(path, FORMATS[name].function(found))
+        store.write_text(path, FORMATS[name].function(report))
     return list(paths.values())
 
 

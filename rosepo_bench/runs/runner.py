@@ -16,6 +16,7 @@ from rosepo_bench.base.config import RunConfig
 from rosepo_bench.base.failures import Failure, forget_failure, read_failures, write_failure
 from rosepo_bench.base.lease import Lease
 from rosepo_bench.report import tables
+from rosepo_bench.report.render import markdown
 from rosepo_bench.runs import record
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
@@ -134,9 +135,10 @@ def _finish(planned: list[Cell], out: Path, nothing_ran: bool) -> int:
     found, problems = records.read_records(out)
     lacking = [] if nothing_ran else [cell for cell in planned if not is_done(cell)]
     absent = _absent(out, lacking)
+    report = tables.report_of(found, absent, problems)
     if nothing_ran:
-        progress.say(tables.render(found, absent, problems))
-    for path in tables.write_report(out, found, absent, problems):
+        progress.say(markdown(report))
+    for path in tables.write_report(out, report):
         progress.say(f"written: {path}")
     progress.say(f"{len(planned) - len(lacking)} of {len(planned)} cells done")
     if lacking:

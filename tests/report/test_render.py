@@ -16,7 +16,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.report.render import comma_separated, markdown, shown
 from rosepo_bench.report.rescore import rescored
 from rosepo_bench.report.table import Cell, Column, Heading, Report, Table
-from rosepo_bench.report.tables import render, write_report
+from rosepo_bench.report.tables import render, report_of, write_report
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_one_report_in_two_formats() -> None:
 
 def test_only_the_formats_that_are_asked_for_are_written(tmp_path: Path) -> None:
     found = read_back(tmp_path, record("sft", ranks(30)))
-    assert [path.name for path in write_report(tmp_path, found, formats=["csv"])] == ["results.csv"]
+    assert [path.name for path in write_report(tmp_path, report_of(found), formats=["csv"])] == ["results.csv"]
     assert not (tmp_path / "report.md").exists()
     with pytest.raises(UserError, match="unknown format 'cvs'; did you mean 'csv'"):
-        write_report(tmp_path, found, formats=["cvs"])
+        write_report(tmp_path, report_of(found), formats=["cvs"])
 
 
 @pytest.mark.parametrize("given", ["pdf", ",", "md,latx"])

@@ -14,7 +14,7 @@ from rosepo_bench.base import records
 from rosepo_bench.base.failures import forget_failure, read_failures, write_failure
 from rosepo_bench.report.comparison import comparisons
 from rosepo_bench.report.quality import measured, minus
-from rosepo_bench.report.tables import render, write_report
+from rosepo_bench.report.tables import render, report_of, write_report
 
 
 def flowing(text: str) -> str:
@@ -29,7 +29,9 @@ def test_runs_under_other_settings_are_rows_of_their_own(tmp_path: Path) -> None
     assert row(text, "Quality", "dpo (loss.beta=1.0)")["seeds"] == "1"
     assert row(text, "Differences in HR@1", "dpo (loss.beta=0.1)")["HR@1 minus sft"].startswith("+0.160 [")
     assert column(text, "Preference training") == ["dpo (loss.beta=1.0)", "dpo (loss.beta=0.1)"]
-    table = csv.DictReader(io.StringIO(write_report(tmp_path, records.read_records(tmp_path)[0])[1].read_text()))
+    table = csv.DictReader(
+        io.StringIO(write_report(tmp_path, report_of(records.read_records(tmp_path)[0]))[1].read_text())
+    )
     assert {"dpo (loss.beta=1.0)", "dpo (loss.beta=0.1)"} < {one["method"] for one in table}
 
 
@@ -179,7 +181,7 @@ def test_validation_during_training_has_a_table(tmp_path: Path) -> None:
         "validation, kept": "0.500",
         "validation, last": "0.200",
     }
-    table = csv.DictReader(io.StringIO(write_report(tmp_path, found)[1].read_text()))
+    table = csv.DictReader(io.StringIO(write_report(tmp_path, report_of(found))[1].read_text()))
     told = {(one["method"], one["seed"], one["metric"]): one["value"] for one in table}
     assert told["dpo", "1", "best_step"] == "40"
     assert told["dpo", "0", "validation_last"] == "0.2"

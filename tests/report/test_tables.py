@@ -17,7 +17,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.evaluation import statistics
-from rosepo_bench.report.tables import render, write_report
+from rosepo_bench.report.tables import render, report_of, write_report
 
 GOLDEN = Path(__file__).with_name("golden.md")
 
@@ -235,7 +235,7 @@ def test_written_files_hold_every_number_once(tmp_path: Path) -> None:
         record("rosepo", ranks(36), oracle=oracle())
     ]
     records = read_back(tmp_path, *rows)
-    report, results = write_report(tmp_path, records)
+    report, results = write_report(tmp_path, report_of(records))
     assert (report, results) == (tmp_path / "report.md", tmp_path / "results.csv")
     assert report.read_text(encoding="utf-8") == render(records)
     table = list(csv.DictReader(io.StringIO(results.read_text(encoding="utf-8"))))
@@ -257,7 +257,7 @@ def test_written_files_hold_every_number_once(tmp_path: Path) -> None:
 
 def test_full_disk_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = read_back(tmp_path, record("sft", ranks(30)))
-    write_report(tmp_path, records)
+    write_report(tmp_path, report_of(records))
     before = (tmp_path / "report.md").read_text(encoding="utf-8")
 
     def full(*_: Any) -> None:
@@ -266,7 +266,7 @@ def test_full_disk_keeps_the_old_report(tmp_path: Path, monkeypatch: pytest.Monk
     changed = read_back(tmp_path / "other", record("sft", ranks(40)))
     monkeypatch.setattr(store.os, "fsync", full)
     with pytest.raises(UserError, match="disk full"):
-        write_report(tmp_path, changed)
+        write_report(tmp_path, report_of(changed))
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == before
 
 

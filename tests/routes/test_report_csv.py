@@ -14,7 +14,7 @@ from by_hand import between
 from invented import EPSILONS, METRICS, PROTOCOL, TOLD, made, value_of
 
 from rosepo_bench.base.records import Record, read_records
-from rosepo_bench.report.tables import write_report
+from rosepo_bench.report.tables import report_of, write_report
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def expected_rows(told: dict[str, Any], rank: np.ndarray, others: dict[str, np.n
 
 def test_every_row_of_the_csv_is_its_records(found: tuple[dict, dict, list[Record], Path]) -> None:
     told, ranks, records, out = found
-    text = write_report(out, records)[1].read_text(encoding="utf-8")
+    text = write_report(out, report_of(records))[1].read_text(encoding="utf-8")
     written: dict[tuple[str, str], dict[tuple[str, str], tuple[Any, ...]]] = {}
     for row in csv.DictReader(io.StringIO(text)):
         place = written.setdefault((row["dataset"], row["method"]), {})

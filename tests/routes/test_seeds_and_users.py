@@ -18,7 +18,7 @@ from rosepo_bench.base.records import Record, read_records, write_record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.report.comparison import comparisons
 from rosepo_bench.report.quality import difference
-from rosepo_bench.report.tables import render, write_report
+from rosepo_bench.report.tables import render, report_of, write_report
 
 USERS = 40
 
@@ -130,7 +130,7 @@ def test_seeds_left_out_are_named(tmp_path: Path) -> None:
 
 
 def test_the_csv_says_the_same(tmp_path: Path) -> None:
-    text = write_report(tmp_path, unequal(tmp_path))[1].read_text(encoding="utf-8")
+    text = write_report(tmp_path, report_of(unequal(tmp_path)))[1].read_text(encoding="utf-8")
     rows = {(r["method"], r["seed"], r["metric"]): r for r in csv.DictReader(io.StringIO(text))}
     both = [(seen(ranks[0]) + seen(ranks[1])) / 2 for ranks in (DPO, SFT)]
     found = rows["dpo", "all", "hr@1_minus_sft"]

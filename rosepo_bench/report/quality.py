@@ -24,6 +24,11 @@ UNMATCHED = paragraph(
     "table averages each method over all of its own.",
 )
 
+WEAK = paragraph(
+    "**Warning**: {name} does not clearly beat popularity (HR@1 {told}). What preference training adds to such a model",
+    "says little about the method; train SFT longer first (settings sft.epochs, sft.min_steps, sft.lr).",
+)
+
 
 def quality(comparison: Comparison) -> list[Block]:
     """The table of metrics, with a row for methods without a record too, and a list of the cells without one."""
@@ -39,7 +44,18 @@ def quality(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = [Table.of(["method", "seeds", *names], rows, left=["method"])]
     if lines := [_absent(name, one) for name, failures in comparison.absent.items() for one in failures]:
         blocks.append(Bullets(tuple(lines)))
-    return blocks
+    return [*blocks, *(Paragraph(one) for one in weak(comparison))]
+
+
+def weak(comparison: Comparison) -> list[str]:
+    """A warning for each SFT model that does not clearly beat popularity."""
+    found = []
+    for name, results in comparison.methods.items():
+        gap = difference(comparison, name, "popularity") if results[0].method == "sft" else None
+        if gap and gap.low <= 0:
+            told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+            found.append(WEAK.format(name=escape(name), told=told))
+    return found
 
 
 def _absent(name: str, failure: Failure) -> str:

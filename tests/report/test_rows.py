@@ -208,3 +208,13 @@ def test_users_may_be_names(tmp_path: Path) -> None:
         write(tmp_path, record(method, ranks(n)), users=names)
     text = render(records.read_records(tmp_path)[0])
     assert row(text, "Differences in HR@1", "dpo")["HR@1 minus sft"].startswith("+0.060 [")
+
+
+def test_a_warning_where_sft_does_not_beat_popularity(tmp_path: Path) -> None:
+    """Paired by user: of 100 users sft ranks 12 first, popularity 10 of these; or 40 and 10."""
+    for sft, warned in ((12, True), (40, False)):
+        found = read_back(tmp_path / str(sft), record("sft", ranks(sft)), record("popularity", ranks(10)))
+        text = flowing(render(found))
+        told = f"**Warning**: sft does not clearly beat popularity (HR@1 +{(sft - 10) / 100:.3f} ["
+        assert (told in text) == warned
+        assert ("**Warning**" in text) == warned

@@ -265,7 +265,7 @@ def test_every_stage_trains_by_its_own_section(stage: str, monkeypatch: pytest.M
     model: Any = SimpleNamespace(network=network())
     rest: dict[str, Any] = {"meter": Meter(), "batch_tokens": 64, "work": Work(0)}
     if stage == "sft":
-        config = SFTConfig(batch=1, epochs=1.0, **OTHERS)
+        config = SFTConfig(batch=1, epochs=1.0, **OTHERS, min_steps=0)
         sft.train_sft(model, np.array([3]), lambda windows: [], config, window=1, first=0, **rest)
     elif stage == "preference":
         users = [[SimpleNamespace(examples=1)] for _ in range(3)]

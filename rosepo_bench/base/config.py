@@ -139,7 +139,7 @@ class TrainingConfig(Section):
         description="decay rates of AdamW's two moments, as [0.9, 0.999]",
     )
     clip: float = Field(1.0, gt=0, description="gradients with a larger norm are scaled down to this norm")
-    steps: int = Field(0, ge=0, description="optimizer steps; 0: computed from epochs")
+    steps: int = Field(0, ge=0, description="optimizer steps; 0: as many as the epochs take")
     evaluations: int = Field(
         0,
         ge=0,
@@ -158,11 +158,24 @@ class TrainingConfig(Section):
 
 
 class SFTConfig(TrainingConfig):
-    """Supervised fine-tuning: every step of a training window is a response."""
+    """Supervised fine-tuning: every step of a training window is a response. By default the training scales with the
+    data: one pass over large ones, at least ``min_steps`` optimizer steps on small ones, of which validation chooses
+    the best weights."""
 
     epochs: float = Field(1.0, gt=0, description="passes over all training steps; may be fractional")
+    min_steps: int = Field(
+        1500,
+        ge=0,
+        description="optimizer steps at least, for which small data are passed more often; not if steps is set",
+    )
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
-    batch: int = Field(128, ge=1, description="responses (training steps) per optimizer step")
+    batch: int = Field(32, ge=1, description="responses (training steps) per optimizer step")
+    evaluations: int = Field(
+        6,
+        ge=0,
+        description="times the validation metric is measured during training, and the best weights kept; 0: never, the "
+        "last weights are kept",
+    )
 
 
 class PreferenceConfig(TrainingConfig):
@@ -190,7 +203,7 @@ class ValidationConfig(Section):
     """The validation part: what is measured on it during training, and on whom."""
 
     metric: str = Field("ndcg@10", description="metric that early stopping looks at, see `ls metrics`")
-    users: int = Field(0, ge=0, description="measured on a fixed random subset of this many validation users; 0: all")
+    users: int = Field(500, ge=0, description="measured on a fixed random subset of this many validation users; 0: all")
     probes: int = Field(10_000, ge=2, description="maximum number of users on whom a preference oracle is measured")
 
 

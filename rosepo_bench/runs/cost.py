@@ -117,7 +117,7 @@ def _dataset(cell: Cell) -> Dataset:
 def _seconds(name: str, size: _Size) -> float:
     """Estimated seconds of one stage; kinds without an entry are too fast to count."""
     costs: dict[str, Callable[[_Size], float]] = {
-        "sft": lambda size: _train(size, size.interactions * TITLE_TOKENS * size.cell.task.config.sft.epochs),
+        "sft": _finetuned,
         "sft-longer": _aligned,
         "candidates-sum": lambda size: _score(size, size.users),
         "candidates-mean": lambda size: _score(size, size.users),
@@ -136,6 +136,13 @@ def _preference(size: _Size) -> PreferenceConfig:
     """The settings of preference training that the cell's stages go by."""
     cell = size.cell
     return cell.training if isinstance(cell.method, Preference) else cell.task.config.preference
+
+
+def _finetuned(size: _Size) -> float:
+    config = size.cell.task.config.sft
+    responses = max(size.interactions * config.epochs, config.min_steps * config.batch)
+    watched = config.evaluations * min(size.cell.task.config.validation.users or size.users, size.users)
+    return _train(size, (config.steps * config.batch or responses) * TITLE_TOKENS) + _score(size, watched)
 
 
 def _aligned(size: _Size) -> float:

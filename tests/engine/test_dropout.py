@@ -128,7 +128,7 @@ def test_sft_keeps_the_models_dropout() -> None:
             model,
             np.array([4]),
             lambda windows: [group.tree for group in groups()],
-            SFTConfig(batch=4, epochs=1.0),
+            SFTConfig(batch=4, epochs=1.0, min_steps=0),
             window=4,
             first=0,
             meter=Meter(),

@@ -285,7 +285,7 @@ def test_steps_stand_above_epochs() -> None:
     planned = window_batches(ends, config, window=10, seed=0)
     assert len(planned) == 11
     assert all(sum(map(len, batch)) >= 16 for batch in planned)
-    long = window_batches(ends, SFTConfig(epochs=4.0, batch=16), window=10, seed=0)
+    long = window_batches(ends, SFTConfig(epochs=4.0, batch=16, min_steps=0), window=10, seed=0)
     assert planned == long[:11], "the same windows as passes over the data take"
     pairs = pair_batches([3, 3, 3, 3], PreferenceConfig(batch=5, epochs=1, steps=5), seed=0)
     assert pairs == pair_batches([3, 3, 3, 3], PreferenceConfig(batch=5, epochs=3), seed=0)[:5]

@@ -155,13 +155,22 @@ def test_windows_of_nothing_are_refused() -> None:
 
 def test_batches_hold_enough_responses_and_whole_epochs() -> None:
     ends = np.array([30, 12, 25])
-    planned = window_batches(ends, SFTConfig(epochs=2.0, batch=16), window=10, seed=0)
+    planned = window_batches(ends, SFTConfig(epochs=2.0, batch=16, min_steps=0), window=10, seed=0)
     assert all(sum(map(len, batch)) >= 16 for batch in planned[:-1])
     assert sum(len(window) for batch in planned for window in batch) == 2 * 67
     epochs = [window for epoch in (0, 1) for window in sft_windows(ends, 10, seed=0, epoch=epoch)]
     assert [window for batch in planned for window in batch] == epochs
-    half = window_batches(ends, SFTConfig(epochs=0.5, batch=16), window=10, seed=0)
+    half = window_batches(ends, SFTConfig(epochs=0.5, batch=16, min_steps=0), window=10, seed=0)
     assert 33 <= sum(len(window) for batch in half for window in batch) <= 33 + 10
+
+
+def test_small_data_are_passed_more_often_and_large_ones_as_often_as_told() -> None:
+    ends = np.array([30, 12, 25])
+    few, many = (window_batches(ends, SFTConfig(epochs=1.0, batch=16, min_steps=n), window=10, seed=0) for n in (2, 20))
+    assert few == window_batches(ends, SFTConfig(epochs=1.0, batch=16, min_steps=0), window=10, seed=0)
+    assert len(few) > 2
+    assert len(many) == 20
+    assert many == window_batches(ends, SFTConfig(batch=16, steps=20), window=10, seed=0)
 
 
 def test_window_tree_trains_on_every_title() -> None:

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "threads": 1,
     "model": {"hidden": 16, "layers": 1, "heads": 2, "vocabulary": 330, "context": 512},
     "prompt": {"history": HISTORY, "anchor": ANCHOR},
-    "sft": {"batch": 16},
+    "sft": {"batch": 16, "min_steps": 0, "evaluations": 0},
     "oracles": {"sasrec": {"hidden": 8, "layers": 1, "heads": 1, "length": 6, "epochs": 2, "batch": 8}},
     "samplers": {"semantic": {"history": HISTORY}},
     "preference": {"pairs": 50, "steps_per_user": 3, "validation_pairs": 20, "batch": 8},

@@ -56,7 +56,8 @@ def window_batches(
     train_end: Int64[np.ndarray, " users"], config: SFTConfig, *, window: int, first: int = 0, seed: int
 ) -> list[list[Window]]:
     """Windows of each optimizer step, with at least ``config.batch`` responses, until there are ``config.steps`` of
-    them, or, where that is 0, until all training steps were seen ``config.epochs`` times."""
+    them, or, where that is 0, until all training steps were seen ``config.epochs`` times and there are
+    ``config.min_steps`` of them."""
     responses = int(np.maximum(train_end - first, 0).sum())
     wanted = config.steps * config.batch * responses if config.steps else round(config.epochs * responses)
     if not wanted:
@@ -64,7 +65,7 @@ def window_batches(
     planned: list[list[Window]] = []
     current: list[Window] = []
     seen, epoch = 0, 0
-    while seen < wanted:
+    while seen < wanted or len(planned) < config.min_steps:
         for candidate in sft_windows(train_end, window, first=first, seed=seed, epoch=epoch):
             current.append(candidate)
             seen += len(candidate)
@@ -73,7 +74,7 @@ def window_batches(
                 current = []
             if len(planned) == config.steps > 0:
                 return planned
-            if seen >= wanted:
+            if seen >= wanted and len(planned) >= config.min_steps:
                 break
         epoch += 1
     return [*planned, current] if current else planned

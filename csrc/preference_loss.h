@@ -16,6 +16,9 @@
 
 namespace rosepo {
 
+constexpr double kLargest = 1.7976931348623157e308;
+constexpr double kSmallest = 2.2250738585072014e-308;  // below it some modes of the CPU see 0
+
 // What a loss may be given besides log-probs, beta and weight.
 enum Uses : unsigned {
     kReference = 1,
@@ -64,7 +67,7 @@ struct Value {
 // What a formula is, if it says nothing else.
 struct LossFormula {
     static constexpr Group kGroup = Group::one;
-    static constexpr bool kOdds = false;  // log-probs must be below 0
+    static constexpr bool kOdds = false;  // log-probs must be below 0; chosen may be 0 if epsilon is
 };
 
 // -(1 - flip) log s(z) - flip log s(-z) and its derivative. As softplus(x) = max(x, 0) + log1p(exp(-|x|)),
@@ -155,12 +158,18 @@ ROSEPO_INLINE LogOdds log_odds(double m) {
     return {m - (m > -.7 ? std::log(rest) : std::log1p(-std::exp(m))), 1 / rest};
 }
 
-// m_w and m_l are log-probs by token: -m_w - beta log s(log odds_w - log odds_l); arXiv 2403.07691.
+// m_w and m_l are log-probs by token: -m_w - beta log s(log odds_w - log odds_l); arXiv 2403.07691. With
+// eps = 0 the second term is beta log(1 + odds_l (1 - p_w) / p_w), so that at m_w = 0 the loss is 0, its
+// derivative by m_w is -1 - beta odds_l, and the one by m_l is 0. With eps > 0 the loss grows without
+// bound.
 struct Orpo : LossFormula {
     static constexpr LossName kNames[] = {{"orpo", kChosenTokens | kRejectedTokens, kEpsilon, 1, false}};
     static constexpr bool kOdds = true;
     ROSEPO_INLINE Value value(const Pair& pair) {
-        const LogOdds chosen = log_odds(pair.chosen), rejected = log_odds(pair.rejected);
+        const LogOdds rejected = log_odds(pair.rejected);
+        if (pair.epsilon == 0 && pair.chosen > -kSmallest)  // slope * p_l is odds_l
+            return {0, -1 - pair.beta * rejected.slope * std::exp(pair.rejected), 0};
+        const LogOdds chosen = log_odds(pair.chosen);
         const Logistic odds = logistic(chosen.value - rejected.value, pair.epsilon);
         return {pair.beta * odds.loss - pair.chosen, pair.beta * odds.slope * chosen.slope - 1,
                 -pair.beta * odds.slope * rejected.slope};

@@ -59,9 +59,6 @@ struct Outcome {
     DeviceFlag fault;
 };
 
-constexpr double kLargest = 1.7976931348623157e308;
-constexpr double kSmallest = 2.2250738585072014e-308;  // below it some modes of the CPU see 0
-
 // `view` at pair i, rejected k. The first value out of its range stays in `found`.
 template <typename T>
 ROSEPO_INLINE double read(const View<T>& view, int64_t i, int64_t k, double missing, double low,
@@ -96,10 +93,15 @@ ROSEPO_INLINE Rejected read_rejected(const PreferenceLoss<T>& op, int64_t i, int
 
 template <typename Formula, typename T>
 ROSEPO_INLINE Pair read_chosen(const PreferenceLoss<T>& op, int64_t i, DeviceFlag& found) {
-    constexpr double top = Formula::kOdds ? -kSmallest : kLargest;
     Pair pair;
-    const double logp = read(op.chosen, i, 0, 0, -kLargest, top,
-                             Formula::kOdds ? Fault::chosen_odds : Fault::chosen, found);
+    double top = kLargest;
+    Fault range = Fault::chosen;
+    if constexpr (Formula::kOdds) {
+        const bool smoothed = op.epsilon.data != nullptr && op.epsilon.data[i * op.epsilon.row] > 0;
+        top = smoothed ? -kSmallest : 0;
+        range = smoothed ? Fault::chosen_odds : Fault::chosen;
+    }
+    const double logp = read(op.chosen, i, 0, 0, -kLargest, top, range, found);
     const double reference =
         read(op.reference_chosen, i, 0, 0, -kLargest, kLargest, Fault::reference_chosen, found);
     pair.chosen_tokens = read(op.chosen_tokens, i, 0, 1, 1, kLargest, Fault::chosen_tokens, found);

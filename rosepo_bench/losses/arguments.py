@@ -42,7 +42,7 @@ class Formula:
     takes: frozenset[str] = frozenset()
     max_epsilon: float = 1.0
     many: bool = False  # takes several rejected responses per pair
-    odds: bool = False  # log-probs must be below 0
+    odds: bool = False  # log-probs must be below 0; where ε is 0, the chosen one may be 0
 
 
 class LossArguments(NamedTuple):
@@ -221,7 +221,16 @@ def _bad_values(given: LossArguments, loss: Formula) -> Iterator[tuple[str, Tens
         elif name in ("weight", "kl"):
             yield name, x, ~(torch.isfinite(x) & (x >= 0)), "a finite number, 0 or more"
         elif loss.odds:
-            wanted = "a finite log-probability below 0, as its odds are compared"
-            yield name, x, ~(torch.isfinite(x) & (x < 0)), wanted
+            smoothed = _smoothed(given) if name == "chosen" else torch.ones_like(x, dtype=torch.bool)
+            finite = torch.isfinite(x)
+            yield name, x, smoothed & ~(finite & (x < 0)), "a finite log-probability below 0, as its odds are compared"
+            yield name, x, ~smoothed & ~(finite & (x <= 0)), "a finite log-probability"
         else:
             yield name, x, ~torch.isfinite(x), "a finite log-probability"
+
+
+def _smoothed(given: LossArguments) -> Tensor:
+    """Bool ``[pairs]`` or ``[]``, of a loss with one rejected response: where ε is above 0."""
+    if not isinstance(given.epsilon, Tensor):
+        return torch.zeros((), dtype=torch.bool, device=given.chosen.device)
+    return (given.epsilon if given.epsilon.dim() < 2 else given.epsilon[:, 0]) > 0

@@ -71,9 +71,17 @@ def cpo(pairs: Pairs) -> Tensor:
 
 def orpo(pairs: Pairs) -> Tensor:
     """-r_w - β log σ(log odds_w - log odds_l), rewards per token, p = exp(r), arXiv 2403.07691, whose λ is β here; the
-    second term smoothed as cDPO."""
-    odds = _log_odds(pairs.chosen) - _log_odds(pairs.rejected)
-    return -pairs.chosen + pairs.beta * _logistic(odds, pairs.epsilon)
+    second term smoothed as cDPO.
+
+    Without smoothing that term is β log(1 + odds_l (1-p_w)/p_w), so r_w = 0, p_w = 1, has a loss: 0, with the
+    derivatives -1 - β odds_l by r_w and 0 by r_l. With ε > 0 the loss grows without bound there, as it does at
+    r_l = 0."""
+    certain = (pairs.chosen > -torch.finfo(pairs.chosen.dtype).tiny) & (pairs.epsilon == 0)
+    rejected = _log_odds(pairs.rejected)
+    # The form that is not used gets an argument at which its gradient is finite.
+    below = _logistic(_log_odds(torch.where(certain, -1.0, pairs.chosen)) - rejected, pairs.epsilon)
+    at_one = torch.log1p(torch.exp(rejected) * torch.expm1(-torch.where(certain, pairs.chosen, -1.0)))
+    return -pairs.chosen + pairs.beta * torch.where(certain, at_one, below)
 
 
 def kto(pairs: Pairs) -> Tensor:

@@ -12,7 +12,7 @@ import loss_errors
 import numpy as np
 import pytest
 import torch
-from loss_errors import DTYPES, SIZES, draw, evaluate, exact, implementations, worst
+from loss_errors import DTYPES, SIZES, draw, evaluate, exact, exact_loss, implementations, worst
 from torch import Tensor
 
 from rosepo_bench.engine.ops import library
@@ -121,6 +121,61 @@ def test_odds_of_nearly_certain_responses(implementation: str, dtype: torch.dtyp
     by_rejected = -given["weight"] * push / torch.expm1(n) / given["rejected_tokens"].flatten()
     torch.testing.assert_close(slopes.double(), by_chosen, rtol=10 * rtol, atol=1e-37)
     torch.testing.assert_close(others.double().flatten(), by_rejected, rtol=10 * rtol, atol=1e-37)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("zero", [0.0, -5e-324])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("implementation", implementations())
+def test_odds_of_a_certain_chosen_response(
+    implementation: str, dtype: torch.dtype, zero: float, weighted: bool
+) -> None:
+    """At log-prob 0 of the chosen one stands the limit of what is below: a loss of 0 and derivatives in closed form,
+    which the exact equation at -1e-30 to -1e-300 confirms."""
+    given = draw("orpo", 6, 1, torch.float64) | {"epsilon": torch.zeros(6, 1, dtype=torch.float64)}
+    given["rejected"] = torch.tensor([[-1e-12], [-0.3], [-5.0], [-40.0], [-700.0], [-1e4]], dtype=torch.float64)
+    if not weighted:
+        del given["weight"]
+    m = given["rejected"] / given["rejected_tokens"]
+    odds = (torch.exp(m) / -torch.expm1(m))[:, 0]
+    slope = given.get("weight", 1) * (-1 - given["beta"] * odds) / given["chosen_tokens"]
+    for near in (-1e-30, -1e-100, -1e-300):
+        approached = exact(given | {"chosen": torch.full((6,), near, dtype=torch.float64)})
+        np.testing.assert_allclose(approached[0].astype(float), (near * slope).numpy(), rtol=1e-9)
+        np.testing.assert_allclose(approached[1].astype(float), slope.numpy(), rtol=1e-9)
+    moved = {name: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in given.items()}
+    losses, by_chosen, by_rejected, means = evaluate(
+        moved | {"chosen": torch.full((6,), zero, dtype=dtype)}, implementation
+    )
+    assert losses.tolist() == [0.0] * 6
+    assert by_rejected.flatten().tolist() == [0.0] * 6
+    torch.testing.assert_close(by_chosen.double(), slope, rtol=100 * torch.finfo(dtype).eps, atol=0)
+    assert means.accuracy == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("implementation", implementations())
+def test_a_certain_response_changes_no_other_pair(implementation: str, dtype: torch.dtype) -> None:
+    """Nor do others with extreme odds, or another ε, change it."""
+    given = draw("orpo", 5, 1, dtype)
+    given["chosen"] = torch.tensor([0.0, -1e-30, -1e4, 0.0, -0.2], dtype=dtype)
+    given["rejected"] = torch.tensor([[-2.0], [-1e4], [-1e-30], [-1e4], [-0.1]], dtype=dtype)
+    given["epsilon"] = torch.tensor([[0.0], [0.3], [0.0], [0.0], [1.0]], dtype=dtype)
+    together = evaluate(given, implementation)
+    for k in range(5):
+        one = {name: x[k : k + 1] if isinstance(x, Tensor) else x for name, x in given.items()}
+        alone = evaluate(one, implementation)
+        for x, y in zip(together[:3], alone[:3], strict=True):
+            assert x[k].isfinite().all()
+            torch.testing.assert_close(x[k : k + 1], y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("implementation", implementations())
+def test_smoothed_odds_count_however_near_to_certain(implementation: str) -> None:
+    given = draw("orpo", 1, 1, torch.float64) | {"chosen_tokens": torch.tensor([2]), "epsilon": 0.3}
+    given["chosen"] = torch.tensor([-2.3e-308], dtype=torch.float64)  # by token it is no longer a normal number
+    wanted = exact_loss(given, *(given[name].numpy().astype(np.longdouble) for name in ("chosen", "rejected")))
+    np.testing.assert_allclose(evaluate(given, implementation)[0].numpy(), wanted.astype(float), rtol=1e-12)
 
 
 @pytest.mark.parametrize("implementation", implementations())

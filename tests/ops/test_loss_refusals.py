@@ -96,6 +96,14 @@ def values() -> list[Case]:
     for name in FLOATS[:2]:
         cases.append(("orpo", {name: like(name, -1, 0, -2)}, rf"{name}\[1\] is 0: {odds}"))
         cases.append(("orpo", {name: like(name, -1, -1, nan)}, rf"{name}\[2\] is -?nan: {odds}"))
+    for epsilon in (like("epsilon", 0, 0, 0), like("epsilon", 0, 0, 0).unsqueeze(1), torch.tensor(0.0), None):
+        plain = {"epsilon": epsilon}
+        cases.append(("orpo", plain | {"rejected": like("rejected", -1, 0, -2)}, rf"rejected\[1\] is 0: {odds}"))
+        cases.append(("orpo", plain | {"chosen": like("chosen", 0, 0.5, -2)}, rf"chosen\[1\] is 0.5: {finite}$"))
+        cases.append(("orpo", plain | {"chosen": like("chosen", 0, -inf, 0)}, rf"chosen\[1\] is -inf: {finite}$"))
+    mixed = {"chosen": like("chosen", 0, 0, 0), "epsilon": like("epsilon", 0, 0, 0.1)}
+    cases.append(("orpo", mixed, rf"chosen\[2\] is 0: {odds}"))
+    cases.append(("orpo", mixed | {"epsilon": torch.tensor(0.1)}, rf"chosen\[0\] is 0: {odds}"))
     for name in COUNTS:
         cases.append(("simpo", {name: like(name, 4, 0, 2)}, rf"{name}\[1\] is 0: want a length of at least 1"))
         cases.append(("ipo", {name: like(name, 4, 2, -3)}, rf"{name}\[2\] is -3: want a length of at least 1"))

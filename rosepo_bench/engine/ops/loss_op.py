@@ -47,7 +47,8 @@ def preference_loss_and_statistics(
 
     ``chosen`` ``[pairs]``, ``rejected`` ``[pairs]`` or ``[pairs, K]``: summed log-probs of the responses under the
     policy, end token included, in nats, float32 or float64; ``reference_chosen``, ``reference_rejected``: the same
-    under the frozen reference. K > 1 is for rosepo, cdpo, sdpo, dmpo.
+    under the frozen reference. K > 1 is for rosepo, cdpo, sdpo, dmpo. orpo takes log-probs below 0, and a ``chosen`` of
+    0 where ε is 0: the loss is then the limit, 0.
     ``beta`` > 0: a number or ``[pairs]``. ``epsilon``: a number, ``[pairs]`` or ``[pairs, K]``, 0 to 1 (above .5 the
     preference flips), 0 to .45 for robust. ``weight`` ``[pairs]``, at least 0, multiplies each pair's loss.
     ``chosen_tokens``, ``rejected_tokens``: lengths of the responses, int64, at least 1, shaped as the log-probs.

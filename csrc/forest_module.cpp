@@ -35,11 +35,12 @@ class Table {
 
   private:
     void add(py::handle ids, int64_t group, int64_t sequence) {
-        const py::array array = py::array::ensure(ids);
-        if (!array) throw py::error_already_set();
+        const char* const wanted = "its token ids are not one row of integers";
+        const py::array array = py::array::ensure(ids);  // false for, say, a list within the list
+        if (!array) throw Refused(group, sequence, wanted);
         const char kind = array.dtype().kind();
         if (array.ndim() != 1 || (array.size() > 0 && kind != 'i' && kind != 'u'))
-            throw Refused(group, sequence, "its token ids are not one row of integers");
+            throw Refused(group, sequence, wanted);
         keep_.push_back(py::reinterpret_borrow<py::object>(ids));
         if (py::isinstance<py::array_t<int32_t>>(array) && (array.flags() & py::array::c_style)) {
             keep_.push_back(array);

@@ -128,6 +128,11 @@ def test_impossible_sequences_are_refused_by_name(prompt: list[int], response: l
     assert str(error.value) == message
 
 
+def test_a_list_within_the_ids_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^sequence 1: its token ids are not one row of integers$"):
+        build([([1], [2]), ([1, [2], 3], [4])], context=CONTEXT)  # type: ignore[list-item]
+
+
 def test_a_group_without_sequences_and_a_sequence_that_is_no_pair_are_refused() -> None:
     with pytest.raises(UserError, match="sequence 0 of group 1: it is not there"):
         build_all([arrays([([1], [2])]), []], Limits(CONTEXT))

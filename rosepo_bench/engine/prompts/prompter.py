@@ -55,7 +55,7 @@ def template_for(source: str) -> Template:
 
 class Prompter:
     """Prompts and responses of one catalogue as token ids; a prompt shows at most ``history`` items. UserError for no
-    titles, and a title that tokenises to nothing."""
+    titles, and for a title that tokenises to nothing known, or to the token that ends titles or begins prompts."""
 
     def __init__(
         self,
@@ -69,17 +69,12 @@ class Prompter:
         if not len(titles):
             raise UserError("a catalogue without titles: prompts and responses need at least one")
         self.history, self.with_candidates = history, candidates
-        self.titles = [self._title(encoder, title, number) for number, title in enumerate(titles)]
-        self.header = _line(encoder, template.header, begin=True)
-        self.listing = _line(encoder, template.candidates)
-        self.answer = _line(encoder, template.answer)
-
-    @staticmethod
-    def _title(encoder: Encoder, title: str, number: int) -> Int32[np.ndarray, " length"]:
-        ids = encoder.encode(title)
-        if not ids:
-            raise UserError(f"item {number}: the title {title!r} tokenises to nothing; give the item a title")
-        return np.array([*ids, encoder.end], dtype=np.int32)
+        self.titles = [
+            _title(encoder, title, f"item {number}: the title {title!r}") for number, title in enumerate(titles)
+        ]
+        header, listing, answer = (_ended(encoder, text, f"the template's {text!r}") for text in template.words())
+        self.header = np.concatenate([np.array(encoder.begin, dtype=np.int32), header])
+        self.listing, self.answer = listing, answer
 
     def prompt(self, items: Items, candidates: Items | None = None) -> Int32[np.ndarray, " length"]:
         """The ids of a prompt over the history ``items``, oldest first, all of them: the caller chooses the window."""
@@ -102,9 +97,32 @@ class Prompter:
         return total
 
 
-def _line(encoder: Encoder, text: str, begin: bool = False) -> Int32[np.ndarray, " length"]:
-    ids = [*(encoder.begin if begin else ()), *encoder.encode(text), encoder.end]
-    return np.array(ids, dtype=np.int32)
+def _title(encoder: Encoder, title: str, what: str) -> Int32[np.ndarray, " length"]:
+    """As ``_ended``; UserError, too, for a title of which nothing is left, or nothing but unknown tokens."""
+    ended = _ended(encoder, title, what)
+    ids = ended[:-1].tolist()
+    known = [token for token in ids if token != encoder.unknown]
+    if not known or (len(known) < len(ids) and not encoder.decode(known).strip()):
+        rest = "nothing but unknown tokens" if ids else "nothing"
+        raise UserError(
+            f"{what} tokenises to {rest} with model {encoder.model}; give the item another title, or take a model with "
+            "another tokenizer"
+        )
+    return ended
+
+
+def _ended(encoder: Encoder, text: str, what: str) -> Int32[np.ndarray, " length"]:
+    """The tokens of ``text`` and the end token. UserError, which calls the text ``what``, where they hold a token that
+    marks an end or a beginning: a response would be cut there."""
+    ids = encoder.encode(text)
+    for mark in (encoder.end, *encoder.begin):
+        if mark in ids:
+            does = "ends titles" if mark == encoder.end else "begins prompts"
+            raise UserError(
+                f"{what} holds the token {encoder.decode([mark])!r}, which {does} of model {encoder.model}; reword it, "
+                "or take a model with another tokenizer"
+            )
+    return np.array([*ids, encoder.end], dtype=np.int32)
 
 
 def check_distinct(prompter: Prompter, titles: Sequence[str]) -> None:

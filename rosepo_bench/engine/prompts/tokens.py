@@ -16,10 +16,15 @@ BEGIN, END = "<begin>", "<end>"
 
 @runtime_checkable
 class Encoder(Protocol):
-    """``begin`` opens every prompt (may be empty), ``end`` closes every title and separates history items."""
+    """``model`` is its model's name in the settings. ``begin`` opens every prompt (may be empty), ``end`` closes every
+    title and separates history items, ``unknown`` stands for what has no token (None: everything has one).
 
+    ``encode`` takes all text for text: what reads like a special token becomes the tokens of its characters."""
+
+    model: str
     begin: tuple[int, ...]
     end: int
+    unknown: int | None
     size: int
 
     def encode(self, text: str) -> list[int]: ...
@@ -29,8 +34,12 @@ class Encoder(Protocol):
 class TinyEncoder:
     """Byte-level BPE, which can encode any text."""
 
+    model = "tiny"
+    unknown: int | None = None
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # as text
         begin, end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
         assert begin is not None, "train_tiny adds it"
         assert end is not None, "train_tiny adds it"
@@ -71,31 +80,32 @@ def load_tiny(path: Path) -> TinyEncoder:
 
 
 class PretrainedEncoder:
-    """The tokenizer of a transformers model. A title ends with the line break if that is one token, else with the
-    end-of-sequence token."""
+    """The tokenizer of a transformers model. A title ends with the line break where that is a token of its own, else,
+    as with most SentencePiece and word-level tokenizers, with the end-of-sequence token."""
 
     def __init__(self, name: str) -> None:
         from transformers import AutoTokenizer
 
+        self.model = f"hf:{name}"
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            line_break = self.encode("\n")
         except (OSError, ValueError) as error:
-            raise UserError(f"model hf:{name}: no tokenizer could be loaded: {error}") from error
+            raise UserError(f"model {self.model}: no tokenizer could be loaded: {error}") from error
         self.size = len(self.tokenizer)
-        bos = self.tokenizer.bos_token_id
+        bos, eos, unknown = (getattr(self.tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "unk"))
         self.begin: tuple[int, ...] = () if bos is None else (int(bos),)
-        self.end = self._end(name)
-
-    def _end(self, name: str) -> int:
-        line_break = self.encode("\n")
-        if len(line_break) == 1:
-            return line_break[0]
-        if self.tokenizer.eos_token_id is None:
-            raise UserError(f"model hf:{name}: its tokenizer has neither a one-token line break nor an end token")
-        return int(self.tokenizer.eos_token_id)
+        self.unknown = None if unknown is None else int(unknown)
+        # A tokenizer may make a blank or the unknown token of a line break: both stand inside titles.
+        if len(line_break) == 1 and self.decode(line_break) == "\n":
+            self.end = line_break[0]
+        elif eos is not None:
+            self.end = int(eos)
+        else:
+            raise UserError(f"model {self.model}: its tokenizer has neither a token for a line break nor an end token")
 
     def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids)))

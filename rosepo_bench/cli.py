@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb. Exit status: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted."""
+    """Runs one verb. Exit status: 0 done, 2 unusable input, or disk, memory or GPU gave out, 3 some cells failed, 130
+    interrupted."""
     given = parser().parse_args(arguments)
     if getattr(given, "offline", False):  # the hub's client reads it on import
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -50,15 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print(f"error: out of memory in {given.verb}; free some memory and run the same command again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print(f"interrupted{_after(given)}", file=sys.stderr)
+        after = f"; {run.resuming(given)}" if given.verb == "run" else ""
+        print(f"interrupted{after}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output is gone, so a long command is incomplete
         return 3 if given.verb in ("run", "bench") else 0
-
-
-def _after(given: argparse.Namespace) -> str:
-    """How to continue after an interruption."""
-    if given.verb != "run":
-        return ""
-    return f"; the same command{' without --force' if given.force else ''} resumes from here"

@@ -1,8 +1,12 @@
-"""Why cells failed: one file per cell, so that several processes can write into one output folder."""
+"""Why cells failed: one file per cell, so that several processes can write into one output folder. And the failures of
+the machine, after which no cell can be computed: they end a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +18,17 @@ from rosepo_bench.base.store import explained, read_json, write_json
 
 _FIELDS = {"dataset": str, "method": str, "seed": int, "reason": str, "key": str, "settings": dict, "traceback": list,
            "created": str}  # fmt: skip
+
+# What the machine can lack, and what to do. A library without Python's OSError gives the system's words for it.
+_LACKS = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.ENOMEM: ("out of memory", "free some memory, or lower batch_tokens and scoring.batch_tokens"),
+}
+
+
+class StoppedError(UserError):
+    """The machine cannot go on; what is finished is intact, and the same command resumes."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +91,36 @@ def _read(path: Path) -> Failure | None:
     if not isinstance(told, dict) or any(not isinstance(told.get(name), kind) for name, kind in _FIELDS.items()):
         raise UserError(f"{path}: not a note of a failed cell; delete it")
     return Failure(**{name: told[name] for name in _FIELDS})
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Turns an error from a full disk or from lack of memory into a StoppedError that says what to do."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except Exception as error:
+        if (code := lacking(error)) is None:
+            raise
+        what, remedy = _LACKS[code]
+        told = str(error).partition(";")[0] if isinstance(error, UserError) else f"{what} ({named(error)})"
+        raise StoppedError(f"{told}; {remedy}") from error
+
+
+def lacking(error: BaseException) -> int | None:
+    """What the machine lacked when ``error``, or one that it came from, was raised: ENOSPC, EDQUOT or ENOMEM."""
+    chain: BaseException | None = error
+    while chain is not None:
+        own = errno.ENOMEM if isinstance(chain, MemoryError) else getattr(chain, "errno", None)
+        for code in _LACKS:
+            if own == code or os.strerror(code) in str(chain):
+                return code
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    return None
+
+
+def named(error: BaseException) -> str:
+    """An error's type and the first line of its text."""
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.commands.selection import add_cells, places, selected
 
 
@@ -19,8 +20,18 @@ def add(verbs: Any) -> argparse.ArgumentParser:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Returns the exit status: 0 if every cell is done, 3 if some failed."""
+    """Returns the exit status: 0 if every cell is done, 3 if some failed. UserError: unusable input, or the machine
+    cannot go on."""
     config = selected(given)
+    from rosepo_bench.base.failures import StoppedError
     from rosepo_bench.runs import runner
 
-    return runner.run(config, places(given, given.out), force=given.force)
+    try:
+        return runner.run(config, places(given, given.out), force=given.force)
+    except StoppedError as error:
+        raise UserError(f"{error}; {resuming(given)}") from error
+
+
+def resuming(given: argparse.Namespace) -> str:
+    """How to continue after the run was cut short."""
+    return f"the same command{' without --force' if given.force else ''} resumes from here"

@@ -1,4 +1,5 @@
-"""Runs cells, each under a lease. A failed cell does not stop the others; tables after each data set."""
+"""Runs cells, each under a lease. A failed cell does not stop the others, unless it is the machine that failed; tables
+after each data set."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ import torch
 
 from rosepo_bench.base import progress, records
 from rosepo_bench.base.config import RunConfig
-from rosepo_bench.base.failures import Failure, forget_failure, read_failures, write_failure
+from rosepo_bench.base.failures import (
+    Failure,
+    StoppedError,
+    forget_failure,
+    lacking,
+    named,
+    read_failures,
+    stopping,
+    write_failure,
+)
 from rosepo_bench.base.lease import Lease
 from rosepo_bench.report import tables
 from rosepo_bench.report.render import markdown
@@ -28,8 +38,9 @@ DONE, FAILED = 0, 3
 def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
     """Runs every cell that has no record yet (with ``force`` all cells and all their stages), writes and prints the
     tables. Several processes, on several machines too, may run into one folder at once: they divide the cells among
-    them. Returns the exit status: 0 if every cell is done, 3 if some failed."""
-    with progress.shown():
+    them. Returns the exit status: 0 if every cell is done, 3 if some failed. StoppedError: the disk is full, memory or
+    GPU gave out."""
+    with progress.shown(), stopping():
         planned = cells(config, places)
         if force:
             _forget(planned)
@@ -115,12 +126,34 @@ def _run_cell(cell: Cell) -> None:
     except BrokenPipeError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}{_advice(error)}"
         log = write_failure(out, record.failure(cell, reason, traceback.format_exc()))
         progress.say(f"  FAILED {cell.name}: {reason}\n  traceback in {log}")
+        if lacking(error) is not None:
+            raise
+        _check_gpu(error)
     else:
         forget_failure(out, cell.task.name, cell.method.name, cell.task.seed)
         progress.say(f"  done in {time.monotonic() - began:.1f} s")
+
+
+def _advice(error: Exception) -> str:
+    """What to change for a cell that does not fit into the GPU's memory: a smaller one may fit, so the run goes on."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return ""
+    return "; lower batch_tokens or scoring.batch_tokens, or set model.checkpointing=true"
+
+
+def _check_gpu(error: Exception) -> None:
+    """StoppedError where the GPU answers no more: after some errors every later call of the process fails."""
+    if isinstance(error, torch.AcceleratorError) or torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as broken:
+            raise StoppedError(
+                f"the GPU cannot be used any more by this process ({named(broken)}); if it ends at the same cell "
+                "again, leave that method out with --methods"
+            ) from error
 
 
 def _absent(out: Path, lacking: list[Cell]) -> list[Failure]:

@@ -62,7 +62,7 @@ def measure(case: AnyCase, *, threads: int, seed: int = 0) -> Measured:
 
 
 def _measure(case: AnyCase, threads: int, seed: int) -> Measured:
-    with _threads(threads):
+    with thread_count(threads):
         absent = {name: why for name in case.providers if (why := case.peer(name).absent()) is not None}
         peaks = _peaks(case, [name for name in case.providers if name not in absent], threads, seed)
         absent |= {name: "its process was killed, probably for lack of memory" for name in peaks if peaks[name] is None}
@@ -111,7 +111,7 @@ def _peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, s
 
 def peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, str]:
     """Peak of one call of ``provider`` in this process, after a tiny call has loaded what a first call loads."""
-    with _threads(threads):
+    with thread_count(threads):
         case.small().start(seed).call(provider)()
         call = case.start(seed).call(provider)
         gc.collect()
@@ -119,7 +119,8 @@ def peak(case: AnyCase, provider: str, threads: int, seed: int) -> tuple[int, st
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def thread_count(count: int) -> Iterator[None]:
+    """torch uses ``count`` threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -139,30 +140,32 @@ def _rows(
 ) -> Iterator[Row]:
     known = facts()
     for name in case.providers:
-        blank = _blank(case, name, known, threads, verified.get(name, ""), absent.get(name, ""))
+        empty = blank_row(case, name, known, threads, verified.get(name, ""), absent.get(name, ""))
         if name in absent:
-            yield from (replace(blank, metric="peak_memory" if one == "memory" else one) for one in case.measures)
+            yield from (replace(empty, metric="peak_memory" if one == "memory" else one) for one in case.measures)
             continue
         if samples is not None:
-            timed = replace(blank, rounds=samples.rounds(name))
-            yield _filled(timed, "time", samples.time(name), 1e3, "ms")
+            timed = replace(empty, rounds=samples.rounds(name))
+            yield filled(timed, "time", samples.time(name), 1e3, "ms")
             if name != OURS and OURS in samples.seconds:
                 ratio = samples.ratio(OURS, name)
                 named = replace(timed, provider=OURS, baseline=name, bound=bounds[name])
-                yield _filled(named, "ratio", ratio, 1, "1")
+                yield filled(named, "ratio", ratio, 1, "1")
         if found := peaks.get(name):
             size, since = found
             note = "" if since == "block" else f"counts from {since}"
-            one = replace(blank, rounds=1, note=note, bound=bounds[name])
-            yield _filled(one, "peak_memory", Spread(size, size, size), 1 / MEBIBYTE, "MiB")
+            one = replace(empty, rounds=1, note=note, bound=bounds[name])
+            yield filled(one, "peak_memory", Spread(size, size, size), 1 / MEBIBYTE, "MiB")
 
 
-def _filled(blank: Row, metric: str, spread: Spread, scale: float, unit: str) -> Row:
+def filled(blank: Row, metric: str, spread: Spread, scale: float, unit: str) -> Row:
+    """The row with a figure, ``scale`` times ``spread``."""
     p20, p50, p80 = (value * scale for value in (spread.p20, spread.p50, spread.p80))
     return replace(blank, metric=metric, p20=p20, p50=p50, p80=p80, unit=unit)
 
 
-def _blank(case: AnyCase, provider: str, known: dict[str, Any], threads: int, verified: str, note: str) -> Row:
+def blank_row(case: AnyCase, provider: str, known: dict[str, Any], threads: int, verified: str, note: str) -> Row:
+    """A row without a figure; ``known``: the environment's facts."""
     peer = case.peer(provider)
     return Row(
         case=case.name,

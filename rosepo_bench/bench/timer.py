@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -70,8 +71,16 @@ class Samples:
         return len(self.seconds[name])
 
 
-def interleave(calls: Mapping[str, Call], *, device: torch.device, pace: Pace, seed: int) -> Samples:
-    """Times ``calls`` in rounds. ``seed`` draws the order of each round; freeing a result is not timed."""
+def interleave(
+    calls: Mapping[str, Call],
+    *,
+    device: torch.device,
+    pace: Pace,
+    seed: int,
+    around: Mapping[str, Callable[[], AbstractContextManager[None]]] = MappingProxyType({}),
+) -> Samples:
+    """Times ``calls`` in rounds. ``seed`` draws the order of each round; freeing a result is not timed, nor is what a
+    call's ``around`` does before and after it."""
     clock = _cuda_clock(device) if device.type == "cuda" else _wall_clock
     taken: dict[str, list[float]] = {name: [] for name in calls}
     with _no_collector():
@@ -81,7 +90,8 @@ def interleave(calls: Mapping[str, Call], *, device: torch.device, pace: Pace, s
             if index >= pace.least and time.perf_counter() - began >= pace.seconds:
                 break
             for name in _order(list(calls), seed, index):
-                seconds = clock(calls[name])
+                with around.get(name, nullcontext)():
+                    seconds = clock(calls[name])
                 if index >= 0:
                     taken[name].append(seconds)
     return Samples({name: np.array(values) for name, values in taken.items()})

@@ -10,7 +10,7 @@ import torch
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.bench import goals, table
+from rosepo_bench.bench import busy, goals, table
 from rosepo_bench.bench.cases import AnyCase, cases, quick
 from rosepo_bench.bench.exact import UnequalError
 from rosepo_bench.bench.run import cores, measure, write
@@ -51,6 +51,21 @@ def bench(
         store.write_json(target, [one.as_dict() for one in made])
         print(f"written: {target}")
     return 3 if unequal else 0
+
+
+def beside_load(*, out: Path) -> int:
+    """Times a training step alone and beside busy processes, prints the table and writes ``busy.csv`` to ``out``.
+    Exit status as of :func:`bench`; where interrupted, nothing is written."""
+    _refuse_unwritable(out, None)
+    try:
+        rows = busy.measure(threads=cores())
+    except UnequalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    print(busy.markdown(rows), end="")
+    table.write(rows, out / "busy.csv")
+    print(f"written: {out / 'busy.csv'}")
+    return 0
 
 
 def _of_this_machine(fast: bool) -> list[AnyCase]:

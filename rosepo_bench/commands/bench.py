@@ -23,6 +23,11 @@ def add(verbs: Any) -> argparse.ArgumentParser:
     verb.add_argument(
         "--into", type=Path, metavar="FILE", help="with --table: write the table between the marks in FILE"
     )
+    verb.add_argument(
+        "--busy",
+        action="store_true",
+        help="a training step alone and beside busy processes of its own; one to two minutes",
+    )
     add_out(verb, "results/runs/bench")
     return verb
 
@@ -31,6 +36,10 @@ def run(given: argparse.Namespace) -> int:
     """Measures, or shows an earlier measurement."""
     from rosepo_bench.bench import verb
 
+    if given.busy:
+        if given.quick or any(one is not None for one in (given.json, given.table, given.into)):
+            raise UserError("--busy measures one step and writes busy.csv: give it with --out alone")
+        return verb.beside_load(out=given.out)
     if given.table is not None:
         if given.quick or given.json is not None:
             raise UserError("--table measures nothing: give it without --quick and --json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -55,6 +57,27 @@ def test_impossible_rounds_are_refused(least: int, most: int) -> None:
 def test_a_time_is_at_least_what_the_call_lasts() -> None:
     samples = interleave({"sleeper": lambda: time.sleep(0.01)}, device=CPU, pace=Pace(least=2, most=2), seed=0)
     assert (samples.seconds["sleeper"] >= 0.01).all()
+
+
+def test_what_surrounds_a_call_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, seen = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def last(what: str, seconds: float) -> None:
+        seen.append(what)
+        now[0] += seconds
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        last("begin", 100)
+        yield
+        last("end", 100)
+
+    calls = {"a": lambda: last("a", 1)}
+    once = Pace(least=1, most=1, warmup=0)
+    samples = interleave(calls, device=CPU, pace=once, seed=0, around={"a": around})
+    assert seen == ["begin", "a", "end"]
+    assert samples.seconds["a"].tolist() == [1]
 
 
 def test_the_ratio_is_taken_round_by_round() -> None:

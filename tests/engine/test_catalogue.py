@@ -11,7 +11,7 @@ import pytest
 import torch
 from agreement import compare
 from equality import CASES, case_name
-from small_models import CONTEXT, VOCABULARY, language_model, network
+from small_models import CONTEXT, MORE, VOCABULARY, language_model, network
 from torch import nn
 
 from rosepo_bench.base.errors import UserError
@@ -70,6 +70,15 @@ def test_every_title_scores_as_if_read_alone(case: tuple[str, dict[str, Any]], m
     own = abs(one_by_one(single, prompts, titles, "eager" if case[0] == "gemma2" else "sdpa") - exact).max()
     found = catalogue_scores(language_model(single), trie, prompts, score="sum", **BATCH)
     assert abs(found - exact).max() <= 2 * own + 4 * np.spacing(np.float32(abs(exact).max()))
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_every_title_scores_as_if_read_alone_by_more_kinds(kind: str) -> None:
+    titles, prompts = world(1, titles=10, prompts=3)
+    model = network(kind, torch.float64)
+    exact = one_by_one(model, prompts, titles, "textbook")
+    found = catalogue_scores(language_model(model), build(titles), prompts, score="sum", **BATCH)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("score", ["sum", "mean"])

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import VOCABULARY, language_model, network
+from small_models import SHAPES, VOCABULARY, language_model, network
 from torch import Tensor, nn
 
 from rosepo_bench.base.config import ModelConfig, PreferenceConfig, SFTConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
 from rosepo_bench.engine.forest import build, collate
 from rosepo_bench.engine.model import language_model as models
-from rosepo_bench.engine.model.architectures import SUPPORTED
 from rosepo_bench.engine.model.dropout import switch_off_dropout
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.examples import PlacedTree
@@ -84,7 +84,7 @@ def first_loss(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, **settings
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("training", ["full", "lora"])
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_the_first_loss_is_log_2(
     kind: str, training: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +97,7 @@ def test_the_first_loss_is_log_2(
 
 
 @pytest.mark.parametrize("training", ["full", "lora"])
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_without_dropout_training_mode_computes_what_evaluation_does(kind: str, training: str) -> None:
     model = model_of(kind, training, checkpointing=True)
     before = logps(model)
@@ -116,6 +116,12 @@ def test_the_models_own_dropout_on_demand(monkeypatch: pytest.MonkeyPatch) -> No
     for training in ("full", "lora"):
         model = model_of("gpt2" if training == "full" else "llama", training, checkpointing=False)
         assert abs(first_loss(model, monkeypatch, dropout=True) - math.log(2)) > 1e-3
+
+
+def test_lora_that_cannot_drop_the_inputs_of_experts_says_so() -> None:
+    with pytest.raises(UserError, match=r"cannot drop \(model.lora_dropout = 0.1\); set model.lora_dropout = 0"):
+        models._adapted(network("mixtral", torch.float32), LORA)
+    models._adapted(network("mixtral", torch.float32), LORA.model_copy(update={"lora_dropout": 0.0}))
 
 
 def test_sft_keeps_the_models_dropout() -> None:

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from saved_model import save_model
 from small_models import SHAPES, language_model, network
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from rosepo_bench.base.config import ModelConfig
 from rosepo_bench.base.work import Work
 from rosepo_bench.engine.forest import Group, build, collate
 from rosepo_bench.engine.model import language_model as models
-from rosepo_bench.engine.model.architectures import SUPPORTED
 from rosepo_bench.engine.model.dropout import switch_off_dropout
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.prompts.prompter import Prompter
@@ -159,7 +159,7 @@ def separate(model: LanguageModel, group: Group) -> list[float]:
 
 
 @pytest.mark.parametrize("attention", ["auto", "dense"])
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_forest_is_as_near_to_exact_as_separate_rows(kind: str, attention: str) -> None:
     """Under autocast, in the root of the mean square: rotary models hand float32 queries beside bfloat16 values."""
     double, made = network(kind, torch.float64), groups(20)
@@ -174,7 +174,7 @@ def test_forest_is_as_near_to_exact_as_separate_rows(kind: str, attention: str) 
     assert 0 < error < 2 * (alone - exact).square().mean().sqrt()
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", SHAPES)
 def test_gradients_under_autocast(kind: str) -> None:
     """Of a checkpointed pass they are those of a plain one: what is computed again is computed under autocast too."""
     plain = autocast_model(kind)
@@ -235,12 +235,17 @@ def test_every_pass_goes_through_autocast(way: str, dtype: torch.dtype | None) -
     """Body and head, over the forest and over cached prompts; and through none where none is asked for."""
     model, seen = autocast_model("llama"), set()
     model.dtype, model.encoder = dtype, SimpleNamespace(end=60, decode=str)  # type: ignore[assignment]
-    parts = {"body": model.network.base_model, "sums": model.head, "head": model.network.get_output_embeddings()}
-    for name, module in parts.items():
-        module.register_forward_pre_hook(lambda *_, name=name: seen.add((name, autocast_of())))
+    model.check()  # now, as it also calls the parts
+    parts = {model.network.base_model: "body", model.head: "sums", model.network.get_output_embeddings(): "head"}
     names, run = WAYS[way]
-    run(model, build_trie(TITLES), [np.array([1, 2, 3])])
+    with register_module_forward_pre_hook(lambda part, _: note(seen, parts.get(part))):
+        run(model, build_trie(TITLES), [np.array([1, 2, 3])])
     assert seen == {(name, dtype) for name in names}
+
+
+def note(seen: set[Any], name: str | None) -> None:
+    if name:
+        seen.add((name, autocast_of()))
 
 
 def autocast_of() -> torch.dtype | None:

@@ -11,7 +11,7 @@ Shape legend: T tokens of a pass, L tokens padded to a bucket; H heads, D width 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,13 +22,14 @@ from torch.nn.functional import pad
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.engine import ops
 from rosepo_bench.engine.forest import Batch
+from rosepo_bench.engine.model import architectures
+from rosepo_bench.engine.model.mask import ForestMask
 from rosepo_bench.engine.ops import attention_reference as plain
 from rosepo_bench.engine.ops.implementation import autocast
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int32, Int64
 
-NAME = "rosepo_forest"
 CHOICES = ("auto", "forest", "dense", "flex")
 BLOCK = 128  # FlexAttention's own default on CUDA
 NARROWEST = 16  # least width of a head for FlexAttention's CUDA kernel
@@ -62,11 +63,13 @@ def obstacle(config: Any, setting: str) -> str:
     dropout = getattr(config, "attention_dropout", None) or getattr(config, "attn_pdrop", None)
     if setting in ("forest", "flex") and dropout:
         return f"it drops attention weights (probability {dropout})"
-    if setting == "forest" and getattr(config, "attn_logit_softcapping", None):
+    if setting == "forest" and architectures.score_cap(config):
         return f"it caps attention scores (at {config.attn_logit_softcapping})"
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if setting == "flex" and width < NARROWEST:
-        return f"its heads are narrower than {NARROWEST} ({width})"
+    key, value = architectures.head_widths(config)
+    if setting == "forest" and key != value:
+        return f"its heads have keys and values of different widths ({key} and {value})"
+    if setting == "flex" and min(key, value) < NARROWEST:
+        return f"its heads are narrower than {NARROWEST} ({min(key, value)})"
     return ""
 
 
@@ -86,31 +89,6 @@ def refuse_impossible(setting: str, impl: str, device: torch.device, config: Any
             f"model.attention = 'forest' is an operator compiled for the CPU, {where}; set model.attention = 'auto' or "
             "'dense'"
         )
-
-
-class ForestMask(Tensor):
-    """``end`` as int64 ``[1, 1, 1, T]``, as transformers passes on a mask with four axes unchanged; and what ``attend``
-    needs besides: the tokens' ``depth``, the ``window`` of windowed layers (0: none), and whether the compiled operator
-    runs."""
-
-    depth: Int64[Tensor, " T"]
-    window: int
-    compiled: bool
-
-    @staticmethod
-    def of(end: Int64[Tensor, " T"], depth: Int64[Tensor, " T"], window: int, compiled: bool) -> ForestMask:
-        mask = Tensor._make_subclass(ForestMask, end[None, None, None])
-        mask.depth, mask.window, mask.compiled = depth, window, compiled
-        return mask
-
-    @property
-    def end(self) -> Int64[Tensor, " T"]:
-        return self.as_subclass(Tensor)[0, 0, 0]
-
-    @cached_property
-    def trees(self) -> list[Bool[Tensor, "t t"]]:
-        """A dense mask for each tree, made once for all layers."""
-        return plain.tree_masks(self.end, self.depth, self.window)
 
 
 def inputs(batch: Batch, config: Any, setting: str, impl: str = "auto") -> dict[str, Any]:
@@ -139,17 +117,14 @@ def for_layers(config: Any, width: int, mask: Callable[[int], Any]) -> Any:
     window = window_of(config)
     if window >= width or not window:
         return mask(0)
-    if getattr(config, "layer_types", None) is None:
+    if not architectures.layer_types(config):
         return mask(window)
-    return {"full_attention": mask(0), "sliding_attention": mask(window)}
+    return {architectures.FULL: mask(0), architectures.SLIDING: mask(window)}
 
 
 def window_of(config: Any) -> int:
     """How many tokens a token sees in windowed layers, itself included; 0: there are no such layers."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None and "sliding_attention" not in kinds:
-        return 0
-    return int(getattr(config, "sliding_window", None) or 0)
+    return architectures.window(config)
 
 
 def bucket(tokens: int) -> int:
@@ -199,18 +174,6 @@ def _ordered(blocks: Bool[Tensor, "Q K"]) -> tuple[Int32[Tensor, "1 1 Q"], Int32
     return blocks.sum(-1, dtype=torch.int32)[None, None], indices.to(torch.int32)[None, None]
 
 
-def install(network: Any) -> None:
-    """Makes ``network``, a transformers model, attend through ``attend``. Masks other than the forest's, such as those
-    of its ``generate``, work as with SDPA."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    network.set_attn_implementation(NAME)
-    assert network.config._attn_implementation == NAME, "every supported model type goes through AttentionInterface"
-
-
 def attend(
     module: Any,
     query: Tensor,
@@ -236,7 +199,12 @@ def attend(
     if softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
     if attention_mask is None and query.shape[2] > 1:  # transformers omits a causal mask
-        attention_mask = query.new_ones(2 * query.shape[2:3], dtype=torch.bool).tril_()
+        attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril_()
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise UserError(
+            f"the attention mask is {attention_mask.dtype}: a model that caps attention scores, once made ready for "
+            "forests, wants a bool mask (true: seen), or a mask of padding with two axes"
+        )
     return plain.capped(query, key, value, attention_mask, scaling, softcap, dropout).transpose(1, 2), None
 
 

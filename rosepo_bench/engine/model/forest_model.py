@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -13,20 +12,24 @@ from torch import Tensor
 
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.engine.forest import Batch, Group, Limits, build_all, collate
-from rosepo_bench.engine.model import attention
+from rosepo_bench.engine.model import attention, self_check
 from rosepo_bench.engine.model.architectures import head_settings, refuse_unsuitable
+from rosepo_bench.engine.model.installing import install
+from rosepo_bench.engine.model.self_check import SelfCheck
+from rosepo_bench.engine.model.unwrap import head_of, refuse_changed, unwrap
 from rosepo_bench.engine.ops.head import SequenceLogProb
 
 
 @dataclass
 class ForestModel:
-    """``network`` is a causal LM of transformers, with LoRA layers inside if adapted; its attention is replaced by
-    ``attention`` (`auto`, `forest`, `dense` or `flex`, see engine/model/attention.py). ``impl`` is the implementation
-    of the operators (engine/ops); ``square_cost`` is the cost of attention by which trees are cut (see
-    engine/model/limits.py; 0: computed from the model's shape). Every pass computes in ``dtype`` under autocast,
-    whatever dtype the weights have; None: no autocast.
+    """``network`` is a causal LM of transformers, with LoRA layers inside if adapted; where torch.compile or peft
+    wrapped it, it becomes the model inside. Its attention is replaced by ``attention`` (`auto`, `forest`, `dense` or
+    `flex`, see engine/model/attention.py). ``impl`` is the implementation of the operators (engine/ops);
+    ``square_cost`` is the cost of attention by which trees are cut (see engine/model/limits.py; 0: computed from the
+    model's shape). Every pass computes in ``dtype`` under autocast, whatever dtype the weights have; None: no autocast.
 
-    Raises UserError for a model whose log-probs over the forest would be wrong.
+    Raises UserError for a model whose log-probs over the forest would be wrong: here and at every pass for what can be
+    seen, at the first pass of a network for what must be measured (see ``check``).
     """
 
     network: Any
@@ -35,12 +38,14 @@ class ForestModel:
     attention: str = "auto"
     square_cost: float = 0.0
     dtype: torch.dtype | None = None
+    _head: SequenceLogProb | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.attention not in attention.CHOICES:
             raise UserError(f"attention is {self.attention!r}: {nearest(self.attention, attention.CHOICES)}")
+        self.network = unwrap(self.network)
         refuse_unsuitable(self.network.config)
-        attention.install(self.network)
+        install(self.network)
 
     @property
     def context(self) -> int:
@@ -50,7 +55,7 @@ class ForestModel:
     @property
     def vocabulary(self) -> int:
         """The number of token ids."""
-        return int(self.network.get_input_embeddings().num_embeddings)
+        return int(self.network.get_input_embeddings().weight.shape[0])
 
     @property
     def device(self) -> torch.device:
@@ -79,34 +84,68 @@ class ForestModel:
         rows = self.states(**inputs, use_cache=False)[0].index_select(0, batch.rows)
         return self.sums(rows, batch.target, batch.row_of_target, batch.sequence, batch.sequences)
 
-    # Every pass goes through the next three methods; no other code uses autocast.
+    @property
+    def self_check(self) -> SelfCheck | None:
+        """What ``check`` found for this network under these settings; None before the first pass."""
+        return self_check.checked(self)
+
+    def check(self) -> SelfCheck | None:
+        """Compares log-probs over the forest with those of separate rows through the network's own forward (eager
+        attention), on two short trees; the largest difference and how much of it rounding may explain.
+
+        The first pass does so too, once for a network under the same settings. The probe is longer than the network's
+        window, unless that has more than 512 tokens: such a window is not checked, as the probe would be costly.
+        Attention is the one that a pass of the probe's size takes. Mode, hooks and random states are left as they
+        were. None for a network whose log-probs are not finite. Raises UserError for a difference beyond rounding.
+        """
+        install(self.network)
+        return self_check.check(self)
+
+    # Every pass goes through the next three methods.
 
     def states(self, **inputs: Any) -> Tensor:
         """The final hidden states ``[B, T, d]`` of the body for the given inputs of transformers."""
-        with self._autocast():
-            states: Tensor = self.network.base_model(**inputs).last_hidden_state
-        return states
+        refuse_changed(self.network, "the model")
+        install(self.network)
+        if self.self_check is None:
+            self.check()
+        return self.body(**inputs)
 
     def sums(
         self, rows: Tensor, target: Tensor, row_of_target: Tensor, sequence_of_target: Tensor, sequences: int
     ) -> Tensor:
         """Log-probs ``[sequences]`` from the hidden states ``rows`` ``[N, d]``; arguments as in ``SequenceLogProb``."""
-        with self._autocast():
+        with self.autocast():
             found: Tensor = self.head(rows, target, row_of_target, sequence_of_target, sequences)
         return found
 
     def logits(self, rows: Tensor) -> Tensor:
         """Logits ``[N, V]`` for hidden states ``rows`` ``[N, d]``, without the head's scale or cap, which do not change
         their order."""
-        with self._autocast():
+        with self.autocast():
             found: Tensor = self.network.get_output_embeddings()(rows)
         return found
 
-    def _autocast(self) -> AbstractContextManager[None]:
+    def body(self, **inputs: Any) -> Tensor:
+        """``states`` without looking at the network first."""
+        with self.autocast():
+            states: Tensor = self.network.base_model(**inputs).last_hidden_state
+        return states
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """What every pass computes under; no other code of the engine uses autocast."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
-    @cached_property
+    @property
     def head(self) -> SequenceLogProb:
-        """From hidden states to log-probs of sequences."""
+        """From hidden states to log-probs of sequences: the network's head as it is now. Raises UserError for one that
+        is not a plain linear layer."""
+        made = self.new_head()
+        if self._head is None or (self._head.lm_head, self._head.settings) != (made.lm_head, made.settings):
+            self._head = made
+        return self._head
+
+    def new_head(self) -> SequenceLogProb:
+        """A module of its own over the network's head."""
         settings = head_settings(self.network.config)
-        return SequenceLogProb(self.network.get_output_embeddings(), impl=self.impl, **settings)  # type: ignore[arg-type]
+        return SequenceLogProb(head_of(self.network), impl=self.impl, **settings)  # type: ignore[arg-type]

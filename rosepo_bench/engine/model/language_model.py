@@ -192,4 +192,12 @@ def _adapted(network: Any, config: ModelConfig) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return inject_adapter_in_model(lora, network)
+    try:
+        return inject_adapter_in_model(lora, network)
+    except ValueError as error:
+        if not config.lora_dropout or "lora_dropout" not in str(error):
+            raise
+        raise UserError(
+            f"model {config.name}: LoRA adapts its experts, whose inputs it cannot drop "
+            f"(model.lora_dropout = {config.lora_dropout}); set model.lora_dropout = 0"
+        ) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,8 @@ from rosepo_bench.base import progress
 from rosepo_bench.base.config import DatasetConfig
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.base.seeds import digest
-from rosepo_bench.data import fetch, sequences
+from rosepo_bench.data import fetch, finding, sequences
+from rosepo_bench.data.finding import Found, Place
 from rosepo_bench.data.readers import atomic
 from rosepo_bench.data.sources import SOURCES, Layout, SourceSpec
 from rosepo_bench.data.types import Dataset, RawFile, Source
@@ -39,9 +41,11 @@ def resolve(
     name: str, config: DatasetConfig, data_dir: Path | None, cache_dir: Path, offline: bool = False
 ) -> Resolved:
     """Finds the files of source ``name``: at ``config.path``, else in ``data_dir``, else in ``cache_dir``; else a
-    replica if there is one and ``config.synthetic`` allows it; else by download.
+    replica if there is one and ``config.synthetic`` allows it, which is said where ``data_dir`` holds other data sets;
+    else by download.
 
-    UserError: nothing found (says which files to put where), or a file has changed."""
+    UserError: nothing found, or nothing recognised in ``data_dir`` (says which files to put where), or a fetched file
+    has changed."""
     if name not in SOURCES:
         raise UserError(f"unknown data set {name!r}; {nearest(name, SOURCES)}")
     spec = SOURCES[name]
@@ -51,15 +55,19 @@ def resolve(
             raise UserError(f"{name}: there is no synthetic replica of it (only of steam and goodreads)")
         return replica
     if name == "atomic":
-        return _resolve_atomic(spec, config.path, cache_dir)
-    places = _places(spec, config.path, data_dir, cache_dir)
-    found = _search(spec, places) or _unpacked(spec, places, cache_dir)
+        return _resolve_atomic(spec, config, cache_dir)
+    looked, found = _found(spec, config.path, data_dir, cache_dir)
     if found is None and config.path:
-        raise UserError(_wanted(spec, places, "not found, and `path` was given for them"))
+        raise UserError(
+            finding.wanted(spec, looked, f"not found, and `path` was given; {finding.lying(Path(config.path))}")
+        )
     if found is None and spec.replica and config.synthetic == "auto":
+        if data_dir:
+            held = ", ".join(finding.recognised(data_dir))
+            progress.say(f"{name}: --data-dir {data_dir} holds {held} and no {name}: a synthetic replica stands in")
         return replica
     if found is None:
-        found = _fetched(spec, places, cache_dir, offline)
+        found = _fetched(spec, looked, cache_dir, offline)
     return _real(spec, name, *found, cache_dir)
 
 
@@ -76,75 +84,70 @@ def load(resolved: Resolved, config: DatasetConfig) -> Dataset:
         assert resolved.layout is not None, "a real source has a layout"
         source = Source(resolved.name, "real", resolved.files, spec.citation, spec.terms)
         raw = resolved.layout.reader(dict(resolved.paths), source)
-        if spec.rows and len(raw.user) != spec.rows:
-            raise UserError(
-                f"{resolved.paths[0][1]}: {len(raw.user)} interactions, {spec.name} has {spec.rows}: "
-                "truncated, or not that release; fetch it again, or use source `atomic` for a part of it"
-            )
-    return sequences.prepare(raw, config.core, config.split)
+        rows = len(raw.user) + sum(raw.left_out.values())
+        _check_rows(spec, resolved.layout, resolved.paths[0][1], rows)
+    return sequences.prepare(raw, config.core, config.split, config.ties, config.seed)
 
 
-Found = tuple[Layout, dict[str, Path]]
+def _check_rows(spec: SourceSpec, layout: Layout, path: Path, rows: int) -> None:
+    """UserError: not the published number of interactions, or that of another data set with the same files."""
+    counts = {one.name: one.rows for one in SOURCES.values() if one.rows and layout in one.layouts}
+    others = {name: count for name, count in counts.items() if name != spec.name}
+    same = [name for name, count in others.items() if count == rows]
+    if same:
+        raise UserError(f"{path}: {rows} interactions: this is {same[0]}, not {spec.name}; use source {same[0]}")
+    if spec.rows and rows != spec.rows:
+        like = "".join(f", {name} {count}" for name, count in others.items())
+        raise UserError(
+            f"{path}: {rows} interactions, {spec.name} has {spec.rows}{like}: truncated, or not that release; "
+            "fetch it again, or use source `atomic` for a part of it"
+        )
 
 
 def _real(spec: SourceSpec, name: str, layout: Layout, paths: dict[str, Path], cache_dir: Path) -> Resolved:
-    files = tuple(fetch.fingerprint(path, cache_dir / "checksums.json") for path in paths.values())
+    ours, book = cache_dir.resolve(), cache_dir / "checksums.json"
+    files = tuple(
+        fetch.fingerprint(path, book, fixed=bool(spec.archives) and path.resolve().is_relative_to(ours))
+        for path in paths.values()
+    )
     return Resolved(spec, "real", layout, tuple(paths.items()), files, name)
 
 
-def _resolve_atomic(spec: SourceSpec, path: str, cache_dir: Path) -> Resolved:
-    if not path:
+def _resolve_atomic(spec: SourceSpec, config: DatasetConfig, cache_dir: Path) -> Resolved:
+    if not config.path:
         raise UserError("source atomic: set `path` to DIR/NAME, with the files DIR/NAME.inter and DIR/NAME.item")
-    inter, item = atomic.locate(Path(path))
-    return _real(spec, inter.stem, spec.layouts[0], {"ratings": inter, "items": item}, cache_dir)
+    inter, item = atomic.locate(Path(config.path))
+    columns = {str(key): own for key, own in config.columns.items()}
+    reader = partial(atomic.read, time_unit=config.time_unit, columns=columns)
+    layout = replace(spec.layouts[0], reader=reader)
+    return _real(spec, inter.stem, layout, {"ratings": inter, "items": item}, cache_dir)
 
 
-def _places(spec: SourceSpec, path: str, data_dir: Path | None, cache_dir: Path) -> list[Path]:
-    """Folders to look in, best first; a given path is the only one."""
+def _found(spec: SourceSpec, path: str, data_dir: Path | None, cache_dir: Path) -> tuple[list[Place], Found | None]:
+    """The places looked into, best first, and what lay there. A given path is the only one."""
     if path:
-        return [Path(path)]
-    below = [data_dir / folder for folder in (spec.name, *spec.folders)] if data_dir else []
-    return [*below, cache_dir / spec.name]
+        only = [Place(Path(path), spec.layouts)]
+        return only, finding.search(spec, only) or _unpacked(spec, [Path(path)], cache_dir)
+    below = finding.places(spec, data_dir) if data_dir else []
+    looked = [*below, Place(cache_dir / spec.name, spec.layouts)]
+    found = finding.search(spec, below)
+    if found is None and data_dir:
+        finding.refuse_unrecognised(spec, data_dir, looked)
+    folders = [*([data_dir] if data_dir else []), *(place.folder for place in looked), cache_dir / "archives"]
+    return looked, found or finding.search(spec, looked) or _unpacked(spec, folders, cache_dir)
 
 
-def _search(spec: SourceSpec, places: list[Path]) -> Found | None:
-    for place in places:
-        for layout in spec.layouts:
-            matches = {role: _match(place, names) for role, names in layout.files.items()}
-            paths = {role: path for role, path in matches.items() if path is not None}
-            if len(paths) == len(matches):
-                return layout, paths
-            if paths:  # an incomplete data set is a mistake, which another source would hide
-                lacking = " and ".join(layout.files[role][0] for role in matches if role not in paths)
-                there = ", ".join(str(path) for path in paths.values())
-                raise UserError(f"{spec.name}: found {there}, but not {lacking} beside it; put it in {place}")
-    return None
-
-
-def _match(place: Path, names: tuple[str, ...]) -> Path | None:
-    for name in names:
-        matches = sorted(path for path in place.glob(name) if path.is_file()) if place.is_dir() else []
-        if len(matches) > 1:
-            raise UserError(
-                f"{place}: {', '.join(path.name for path in matches)} all match {name}; leave one there, "
-                "or give each a folder"
-            )
-        if matches:
-            return matches[0]
-    return None
-
-
-def _unpacked(spec: SourceSpec, places: list[Path], cache_dir: Path) -> Found | None:
-    """An archive in one of the places, put there by hand or left by an earlier download."""
-    for place in (*places, cache_dir / "archives"):
+def _unpacked(spec: SourceSpec, folders: list[Path], cache_dir: Path) -> Found | None:
+    """An archive in one of the folders, put there by hand or left by an earlier download."""
+    for folder in folders:
         for archive in spec.archives:
-            if (place / archive.file).is_file():
-                fetch.unpack(archive, place / archive.file, cache_dir / spec.name)
-                return _search(spec, [cache_dir / spec.name])
+            if (folder / archive.file).is_file():
+                fetch.unpack(archive, folder / archive.file, cache_dir / spec.name)
+                return finding.search(spec, [Place(cache_dir / spec.name, spec.layouts)])
     return None
 
 
-def _fetched(spec: SourceSpec, places: list[Path], cache_dir: Path, offline: bool) -> Found:
+def _fetched(spec: SourceSpec, looked: list[Place], cache_dir: Path, offline: bool) -> Found:
     failures = ["offline: nothing was fetched"] if offline and spec.archives else []
     for archive in () if offline else spec.archives:
         try:
@@ -154,16 +157,7 @@ def _fetched(spec: SourceSpec, places: list[Path], cache_dir: Path, offline: boo
             progress.say(f"{error}")
             failures.append(str(error))
             continue
-        found = _search(spec, [cache_dir / spec.name])
+        found = finding.search(spec, [Place(cache_dir / spec.name, spec.layouts)])
         assert found is not None, "an archive's members make up a layout"
         return found
-    raise UserError(_wanted(spec, places, "; ".join(failures) or "not found"))
-
-
-def _wanted(spec: SourceSpec, places: list[Path], why: str) -> str:
-    """An error's text: which files to put where."""
-    shapes = [" and ".join(" or ".join(names) for names in layout.files.values()) for layout in spec.layouts]
-    shapes += [archive.file for archive in spec.archives]
-    where = " or ".join(str(place) for place in places)
-    page = f" from {spec.homepage}" if spec.homepage else ""
-    return f"{spec.name}: {why}. Put {'; or '.join(shapes)}{page} into {where}. Terms: {spec.terms}"
+    raise UserError(finding.wanted(spec, looked, "; ".join(failures) or "not found"))

@@ -99,11 +99,11 @@ def file_hash(path: Path, kind: str = "sha256") -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def fingerprint(path: Path, book: Path) -> RawFile:
-    """Size and sha256 of a raw file, recorded in ``book`` (checksums.json) at first use and enforced from
-    then on.
+def fingerprint(path: Path, book: Path, *, fixed: bool = False) -> RawFile:
+    """Size and sha256 of a raw file, recorded in ``book`` (checksums.json). A file whose size and modification time
+    have not changed is not hashed again. A changed file is read anew and said to be so.
 
-    A file whose size and modification time have not changed is not hashed again."""
+    UserError: a ``fixed`` one, which was fetched and nobody may edit, has changed."""
     status = path.stat()
     entries: dict[str, Any] = read_json(book) if book.is_file() else {}
     key = str(path.resolve())
@@ -112,13 +112,16 @@ def fingerprint(path: Path, book: Path) -> RawFile:
     if known is not None and {name: known.get(name) for name in seen} == seen:
         return RawFile(path.name, status.st_size, known["sha256"])
     found = file_hash(path)
-    if known is not None and known["sha256"] != found:
-        raise UserError(
-            f"{path}: sha256 is {found}, at first use it was {known['sha256']}; put the first file back, or, if the "
-            f"change is intended, remove its entry from {book} (results before and after are not comparable)"
-        )
     if known is None:
         progress.say(f"{path}: first use, sha256 {found} recorded in {book}")
+    elif known["sha256"] != found:
+        if fixed:
+            raise UserError(
+                f"{path}: sha256 is {found}, when it was fetched it was {known['sha256']}; put the first file back, "
+                f"or, if the change is intended, remove its entry from {book} (results before and after are not "
+                "comparable)"
+            )
+        progress.say(f"{path}: changed since it was last used, sha256 {found} recorded in {book}")
     write_json(book, {**entries, key: {**seen, "sha256": found}})
     return RawFile(path.name, status.st_size, found)
 

@@ -53,9 +53,12 @@ class SourceSpec:
         return "fetched: " + ", else ".join(archive.where for archive in self.archives) if self.archives else by_hand
 
 
-def _movielens(release: str, checksum: str, reader: Reader, ratings: str, items: str) -> tuple[Layout, Archive]:
+def _movielens(
+    release: str, checksum: str, reader: Reader, ratings: str, items: str, folder: str = ""
+) -> tuple[Layout, Archive]:
+    """The layout of a release, and its archive, in which the files lie in ``folder`` (default: the release's name)."""
     layout = Layout(reader, {"ratings": (ratings,), "items": (items,)})
-    members = {f"ml-{release}/{name}": name for name in (ratings, items)}
+    members = {f"{folder or f'ml-{release}'}/{name}": name for name in (ratings, items)}
     url = f"https://files.grouplens.org/datasets/movielens/ml-{release}.zip"
     return layout, Archive("http", url, f"ml-{release}.zip", checksum, members)
 
@@ -64,6 +67,10 @@ def _movielens(release: str, checksum: str, reader: Reader, ratings: str, items:
 # and has none.
 _100K = _movielens("100k", "md5:0e33842e24a9c977be4e0107933c0723", movielens.read_100k, "u.data", "u.item")
 _1M = _movielens("1m", "md5:c4d9eecfca2ab87c1945afe126590906", movielens.read_1m, "ratings.dat", "movies.dat")
+_10M = _movielens(
+    "10m", "md5:ce571fd55effeba0271552578f2648bd", movielens.read_1m, "ratings.dat", "movies.dat", "ml-10M100K"
+)
+_20M = _movielens("20m", "md5:cd245b17a1ae2cc31bb14903e1204af3", movielens.read_csv, "ratings.csv", "movies.csv")
 _SMALL = _movielens("latest-small", "", movielens.read_csv, "ratings.csv", "movies.csv")
 _25M = _movielens("25m", "md5:6b51fb2759a8657d3bfcbfc42b592ada", movielens.read_csv, "ratings.csv", "movies.csv")
 _32M = _movielens("32m", "md5:d472be332d4daa821edc399621853b57", movielens.read_csv, "ratings.csv", "movies.csv")
@@ -85,6 +92,14 @@ _STEAM_DUMP = Layout(
         "items": ("steam_games.json.gz", "steam_games.json"),
     },
 )
+_STEAM_AUSTRALIAN = Layout(
+    steam.read_australian,
+    {
+        "ratings": ("australian_user_reviews.json.gz", "australian_user_reviews.json"),
+        "items": _STEAM_DUMP.files["items"],
+    },
+)
+_STEAM_TABLE = Layout(steam.read_table, {"ratings": ("reviews.csv",)})
 _GOODREADS = Layout(
     goodreads.read,
     {
@@ -113,6 +128,27 @@ _SPECS = (
         layouts=(_1M[0],),
         archives=(_1M[1],),
         rows=1_000_209,
+    ),
+    SourceSpec(
+        name="ml-10m",
+        what="10,000,054 ratings of 10,677 movies by 69,878 users, 1995-2009",
+        homepage=f"{_PAGE}10m/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_10M[0],),
+        archives=(_10M[1],),
+        folders=("ml-10M100K",),
+        rows=10_000_054,
+    ),
+    SourceSpec(
+        name="ml-20m",
+        what="20,000,263 ratings of 26,744 movies by 138,493 users, 1995-2015",
+        homepage=f"{_PAGE}20m/",
+        citation=HARPER,
+        terms=GROUPLENS,
+        layouts=(_20M[0],),
+        archives=(_20M[1],),
+        rows=20_000_263,
     ),
     SourceSpec(
         name="ml-latest-small",
@@ -155,11 +191,11 @@ _SPECS = (
     ),
     SourceSpec(
         name="steam-australian",
-        what="reviews by Australian Steam users as one csv, 2010-2015",
+        what="reviews by Australian Steam users, 2010-2015",
         homepage=f"{_UCSD}.html#steam_data",
         citation="Pathak et al.: Generating and Personalizing Bundle Recommendations on Steam. SIGIR 2017",
         terms=UCSD,
-        layouts=(Layout(steam.read_australian, {"ratings": ("reviews.csv",)}),),
+        layouts=(_STEAM_AUSTRALIAN, _STEAM_TABLE),
         folders=("steam",),
     ),
     SourceSpec(

@@ -61,6 +61,7 @@ def test_the_key_follows_content_and_not_place(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_asked_for_by_name_place_and_terms(tmp_path: Path) -> None:
+    write_csv(tmp_path / "data" / "movielens")
     with pytest.raises(UserError) as refused:
         offline("ml-1m", config("ml-1m"), tmp_path / "data", tmp_path / "cache")
     for part in (
@@ -110,19 +111,52 @@ def test_an_archive_put_by_hand_is_checked_and_used(tmp_path: Path, monkeypatch:
 def test_a_file_cut_at_the_end_of_a_line_is_caught_by_the_published_count(tmp_path: Path) -> None:
     settings = config("ml-25m", path=str(write_csv(tmp_path / "part")))
     resolved = offline("ml-25m", settings, None, tmp_path / "cache")
-    with pytest.raises(UserError, match="12 interactions, ml-25m has 25000095"):
+    with pytest.raises(
+        UserError, match=r"12 interactions, ml-25m has 25000095, ml-20m 20000263, .*: truncated, or not"
+    ):
         catalog.load(resolved, settings)
+
+
+@pytest.mark.parametrize("name", ["ml-25m", "ml-latest-small"])
+def test_another_release_with_the_same_file_names_is_told_by_its_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sources.SOURCES, "ml-20m", replace(sources.SOURCES["ml-20m"], rows=12))
+    settings = config(name, path=str(write_csv(tmp_path / name)))
+    with pytest.raises(UserError, match=f"12 interactions: this is ml-20m, not {name}; use source ml-20m"):
+        catalog.load(offline(name, settings, None, tmp_path / "cache"), settings)
+    settings = config("ml-20m", path=str(tmp_path / name))
+    assert catalog.load(offline("ml-20m", settings, None, tmp_path / "cache"), settings).users == 3
+
+
+def test_movielens_10m_is_read_from_the_folder_of_its_archive_and_is_not_1m(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratings = "".join(f"{user}::{movie}::2.5::{838985046 + movie}\n" for user in (1, 2, 3) for movie in (1, 2, 3, 4))
+    movies = "".join(f"{movie}::Movie {movie}: the Film (1995)::Drama\n" for movie in (1, 2, 3, 4))
+    with zipfile.ZipFile(tmp_path / "ml-10m.zip", "w") as content:  # lies flat: no other archive has its name
+        content.writestr("ml-10M100K/ratings.dat", ratings)
+        content.writestr("ml-10M100K/movies.dat", movies)
+    spec = sources.SOURCES["ml-10m"]
+    archive = replace(spec.archives[0], checksum="md5:" + fetch.file_hash(tmp_path / "ml-10m.zip", "md5"))
+    monkeypatch.setitem(sources.SOURCES, "ml-10m", replace(spec, archives=(archive,), rows=12))
+    resolved = offline("ml-10m", config("ml-10m"), tmp_path, tmp_path / "cache")
+    dataset = catalog.load(resolved, config("ml-10m"))
+    assert (dataset.users, dataset.titles[0]) == (3, "Movie 1: the Film (1995)")
+    settings = config("ml-1m", path=str(tmp_path / "cache" / "ml-10m"))
+    with pytest.raises(UserError, match="12 interactions: this is ml-10m, not ml-1m"):
+        catalog.load(offline("ml-1m", settings, None, tmp_path / "cache"), settings)
 
 
 @pytest.mark.parametrize("name", ["steam", "goodreads"])
 def test_a_replica_stands_in_only_where_it_may(tmp_path: Path, name: str) -> None:
-    resolved = catalog.resolve(name, config(name), tmp_path / "data", tmp_path / "cache")
+    resolved = catalog.resolve(name, config(name), None, tmp_path / "cache")
     assert resolved.kind == "synthetic"
-    other = catalog.resolve(name, config(name, seed=1), tmp_path / "data", tmp_path / "cache")
+    other = catalog.resolve(name, config(name, seed=1), None, tmp_path / "cache")
     assert resolved.key() != other.key()
     with pytest.raises(UserError, match=r"not found\. Put .* from https.*never fetched automatically"):
-        catalog.resolve(name, config(name, synthetic="never"), tmp_path / "data", tmp_path / "cache")
-    with pytest.raises(UserError, match="`path` was given"):
+        catalog.resolve(name, config(name, synthetic="never"), None, tmp_path / "cache")
+    with pytest.raises(UserError, match="`path` was given; no file is there"):
         catalog.resolve(name, config(name, path=str(tmp_path)), None, tmp_path / "cache")
 
 
@@ -159,12 +193,19 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
         catalog.resolve("goodread", config("goodread"), None, tmp_path)
 
 
-def test_a_changed_file_is_noticed_when_it_is_resolved(tmp_path: Path) -> None:
+def test_a_changed_file_of_the_users_is_another_data_set(tmp_path: Path) -> None:
     settings = config("ml-latest-small", path=str(write_csv(tmp_path / "set")))
-    offline("ml-latest-small", settings, None, tmp_path / "cache")
+    first = offline("ml-latest-small", settings, None, tmp_path / "cache")
     (tmp_path / "set" / "movies.csv").write_text(MOVIES + "5,Movie 5 (1996),Drama\n")
-    with pytest.raises(UserError, match=r"movies\.csv: sha256 is"):
-        offline("ml-latest-small", settings, None, tmp_path / "cache")
+    assert offline("ml-latest-small", settings, None, tmp_path / "cache").key() != first.key()
+
+
+def test_a_changed_file_of_the_cache_is_refused(tmp_path: Path) -> None:
+    fetched = write_csv(tmp_path / "cache" / "ml-latest-small")
+    offline("ml-latest-small", config("ml-latest-small"), None, tmp_path / "cache")
+    (fetched / "movies.csv").write_text(MOVIES + "5,Movie 5 (1996),Drama\n")
+    with pytest.raises(UserError, match=r"movies\.csv: sha256 is .* when it was fetched"):
+        offline("ml-latest-small", config("ml-latest-small"), None, tmp_path / "cache")
 
 
 def test_every_source_says_what_it_is_and_on_which_terms() -> None:

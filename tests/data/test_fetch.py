@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.store import read_json
 from rosepo_bench.data import fetch
@@ -154,21 +155,33 @@ def test_a_failing_pip_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         fetch.download(replace(ARCHIVE, how="pip", where="set==1"), tmp_path)
 
 
-def test_the_first_checksum_is_recorded_and_enforced(tmp_path: Path) -> None:
+def test_the_first_checksum_of_a_fetched_file_is_recorded_and_enforced(tmp_path: Path) -> None:
     path, book = tmp_path / "ratings.csv", tmp_path / "cache" / "checksums.json"
     path.write_text("one")
-    first = fetch.fingerprint(path, book)
+    first = fetch.fingerprint(path, book, fixed=True)
     expected = hashlib.sha256(b"one").hexdigest()
     assert (first.name, first.bytes, first.sha256) == ("ratings.csv", 3, expected)
     assert read_json(book)[str(path.resolve())]["sha256"] == expected
     path.write_text("two")
     os.utime(path, ns=(0, 0))
     with pytest.raises(UserError) as refused:
-        fetch.fingerprint(path, book)
+        fetch.fingerprint(path, book, fixed=True)
     for part in (str(path), expected, hashlib.sha256(b"two").hexdigest(), f"remove its entry from {book}"):
         assert part in str(refused.value)
     path.write_text("one")  # put back: another time of change, the same content
-    assert fetch.fingerprint(path, book) == first
+    assert fetch.fingerprint(path, book, fixed=True) == first
+
+
+def test_a_users_own_edited_file_is_hashed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, book = tmp_path / "ratings.csv", tmp_path / "checksums.json"
+    path.write_text("one")
+    fetch.fingerprint(path, book)
+    path.write_text("two")
+    os.utime(path, ns=(0, 0))
+    with progress.shown():
+        assert fetch.fingerprint(path, book).sha256 == hashlib.sha256(b"two").hexdigest()
+    assert f"{path}: changed since it was last used" in capsys.readouterr().out
+    assert fetch.fingerprint(path, book, fixed=True).sha256 == hashlib.sha256(b"two").hexdigest()
 
 
 def test_an_unchanged_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

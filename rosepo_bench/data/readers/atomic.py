@@ -3,44 +3,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.columns import check_times
-from rosepo_bench.data.readers.reading import Ids, Rows, broken, lines, with_year
+from rosepo_bench.data.readers import reading, times
+from rosepo_bench.data.readers.reading import Ids, Rows, broken, clean, missing, with_year
+from rosepo_bench.data.readers.tabs import Table
 from rosepo_bench.data.types import RawInteractions, Source
 
-TITLES = ("title", "movie_title", "item_name", "name")
-YEARS = ("release_year", "year")
-GENRES = ("genre", "genres", "class", "categories", "category")
-TYPES = ("token", "token_seq", "float", "float_seq")
+Catalogue = dict[str, tuple[str, tuple[str, ...]]]  # title (empty where there is none) and genres by item_id
+NAMES: Mapping[str, Sequence[str]] = {  # of each column, best first
+    "user_id": ("user_id",),
+    "item_id": ("item_id",),
+    "timestamp": ("timestamp",),
+    "title": ("title", "movie_title", "item_name", "name"),
+    "year": ("release_year", "year"),
+    "genre": ("genre", "genres", "class", "categories", "category"),
+}
 
 
-def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
-    """``ratings``: the .inter file (user_id, item_id, timestamp in unix seconds; fractions are cut off);
-    ``items``: the .item file with a title column, and a year appended to the title where there is one."""
-    catalogue = _items(paths["items"])
-    position = {key: index for index, key in enumerate(catalogue)}
-    users, rows = Ids(), Rows()
-    path = paths["ratings"]
-    columns, body = _table(path, ("user_id", "item_id", "timestamp"))
-    at_user, at_item, at_time = (columns[name] for name in ("user_id", "item_id", "timestamp"))
-    for number, fields in body:
-        item = position.get(fields[at_item])
-        if item is None:
-            raise UserError(f"{path}, line {number}: item {fields[at_item]!r} is not in {paths['items']}")
+def read(
+    paths: Mapping[str, Path],
+    source: Source,
+    time_unit: str = "seconds",
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+) -> RawInteractions:
+    """``ratings``: the .inter file (user_id, item_id, timestamp); ``items``: the .item file with a title column, and a
+    year appended to the title where there is one. ``time_unit`` of the timestamps: ``seconds``, ``milliseconds`` or
+    ``order``. ``columns``: the files' own names of columns in NAMES; of several, the first that a file has is read.
+    Rows without an id, a time or an item's title are left out and counted."""
+    own = {key: [name] if isinstance(name, str) else name for key, name in (columns or {}).items()}
+    names = {**NAMES, **own}
+    catalogue = _items(Table(paths["items"]), names)
+    titled = {key: entry for key, entry in catalogue.items() if entry[0]}
+    position = {key: place for place, key in enumerate(titled)}
+    users, rows, table = Ids(), Rows(time_unit), Table(paths["ratings"])
+    places = [table.needed(key, names[key]) for key in ("user_id", "item_id", "timestamp")]
+    for number, fields in table:
+        user, key, time = (fields[place] for place in places)
+        if why := _lack(user, key, time, catalogue):
+            rows.leave_out(why)
+            continue
         try:
-            rows.add(users(fields[at_user]), item, int(float(fields[at_time])))
-        except (ValueError, OverflowError):
-            raise broken(path, number, "a timestamp in unix seconds", fields[at_time]) from None
-    if not len(users):
-        raise UserError(f"{path}: no interactions below the header; the file is truncated")
-    check_times(path, np.array(rows.time, dtype=np.int64), header=1)
-    titles, genres = zip(*catalogue.values(), strict=True)
-    return rows.finish(source, users, titles, genres)
+            when = times.parse(time, time_unit)
+        except ValueError:
+            raise _no_time(table.path, number, time, time_unit) from None
+        rows.add(users(user), position[key], when)
+    if not rows.user and not rows.left_out:
+        raise UserError(f"{table.path}: no interactions below the header")
+    titles, genres = zip(*titled.values(), strict=True)
+    return rows.finish(source, users, titled, titles, genres)
 
 
 def locate(prefix: Path) -> tuple[Path, Path]:
@@ -56,49 +69,44 @@ def locate(prefix: Path) -> tuple[Path, Path]:
     )
 
 
-def _items(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    columns, body = _table(path, ("item_id",))
-    titles, years, genres = (_first(columns, names) for names in (TITLES, YEARS, GENRES))
-    if titles is None:
-        raise UserError(
-            f"{path}: no column with titles: a language model reads titles, so one of {', '.join(TITLES)} "
-            f"must be there; found {', '.join(columns)}"
-        )
-    catalogue: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for number, fields in body:
-        title = with_year(fields[titles], fields[years] if years is not None else "")
-        if not title:
-            raise broken(path, number, "a title", "\t".join(fields))
-        if fields[columns["item_id"]] in catalogue:
-            raise broken(path, number, "an item_id that has not come before", fields[columns["item_id"]])
-        catalogue[fields[columns["item_id"]]] = (
-            title,
-            tuple(fields[genres].split()) if genres is not None else (),
-        )
+def _items(table: Table, names: Mapping[str, Sequence[str]]) -> Catalogue:
+    ids = table.needed("item_id", (*names["item_id"], "item_id", "id"))  # whose else, in a file of items
+    titles, years, genres = (
+        table.needed("title", names["title"]),
+        table.place(names["year"]),
+        table.place(names["genre"]),
+    )
+    catalogue: Catalogue = {}
+    for number, fields in table:
+        key, title = fields[ids], fields[titles]
+        if missing(key):
+            continue  # no row can name it
+        if key in catalogue:
+            cause = "delete one of the two lines"
+            raise broken(table.path, number, "an item_id that has not come before", key, cause)
+        labels = "" if genres is None or missing(fields[genres]) else clean(fields[genres])
+        title = "" if missing(title) else with_year(title, "" if years is None else fields[years])
+        catalogue[key] = title, tuple(labels.split())
+    if not any(title for title, _ in catalogue.values()):
+        raise UserError(f"{table.path}: no item has a title below the header")
     return catalogue
 
 
-def _first(columns: Mapping[str, int], names: tuple[str, ...]) -> int | None:
-    return next((columns[name] for name in names if name in columns), None)
+def _lack(user: str, key: str, time: str, catalogue: Catalogue) -> str:
+    """Why a row is left out; empty where it is not."""
+    if missing(user):
+        return reading.NO_USER
+    if missing(key):
+        return reading.NO_ITEM
+    if missing(time):
+        return reading.NO_TIME
+    if key not in catalogue:
+        return reading.NOT_LISTED
+    return "" if catalogue[key][0] else reading.NO_TITLE
 
 
-def _table(path: Path, needed: tuple[str, ...]) -> tuple[dict[str, int], Iterator[tuple[int, list[str]]]]:
-    """Column positions by name, and the numbered rows split at tabs."""
-    body = lines(path)
-    _, header = next(body, (1, ""))
-    names = [name.partition(":") for name in header.split("\t")]
-    if not all(colon and kind in TYPES for _, colon, kind in names):
-        raise broken(path, 1, "a header of name:type columns separated by tabs, e.g. user_id:token", header)
-    columns = {name: position for position, (name, _, _) in enumerate(names)}
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise UserError(f"{path}: needs the column(s) {', '.join(missing)}; found {', '.join(columns)}")
-    return columns, _split(path, body, len(names))
-
-
-def _split(path: Path, body: Iterator[tuple[int, str]], width: int) -> Iterator[tuple[int, list[str]]]:
-    for number, line in body:
-        fields = line.split("\t")
-        if len(fields) != width:
-            raise broken(path, number, f"{width} fields separated by tabs", line)
-        yield number, fields
+def _no_time(path: Path, number: int, found: str, unit: str) -> UserError:
+    if unit == "order":
+        return broken(path, number, 'a whole number, as time_unit = "order" says', found, "correct it")
+    cause = "write numbers; a date of pandas becomes seconds with .timestamp()"
+    return broken(path, number, f"a timestamp in unix {unit}", found, cause)

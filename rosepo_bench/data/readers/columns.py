@@ -1,9 +1,12 @@
-"""Integer columns of large text files: read in bulk, times checked, ids reindexed."""
+"""Integer columns of large text files: read in bulk, ids reindexed."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from array import array
+from collections import Counter
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -11,56 +14,70 @@ import numpy as np
 from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import broken, lines
+from rosepo_bench.data.readers.causes import other_separator
+from rosepo_bench.data.readers.reading import broken, lines, missing
 
 CHUNK_ROWS = 250_000
-EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100: a truncated number falls outside
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}(?:\.0+)?\s*")  # pandas writes 7.0 into a column with holes
 
 
 def integer_columns(
-    path: Path, delimiter: str, columns: tuple[int, ...], header: int = 0
-) -> Int64[np.ndarray, "rows columns"]:
-    """Columns of a large delimited text file; ``header`` lines are skipped.
+    path: Path, separator: str, columns: dict[int, str], header: int = 0
+) -> tuple[Int64[np.ndarray, "rows columns"], Counter[str]]:
+    """Columns of a large delimited text file, and the rows that are left out; ``header`` lines are skipped.
+    ``columns``: why a row is left out whose field in this column is missing, by position.
 
-    The parsing is numpy's C code, a quarter of a million lines at a time. Other columns may hold anything,
-    or nothing."""
+    The parsing is numpy's C code, a quarter of a million lines at a time; a file that it refuses is read line by line.
+    Other columns may hold anything, or nothing."""
     chunks = [np.empty((0, len(columns)), dtype=np.int64)]
     try:
-        with path.open(encoding="latin-1") as handle, warnings.catch_warnings():
+        with path.open(encoding="utf-8-sig", errors="replace") as handle, warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # else 1.5 would be read as 1
             for _ in islice(handle, header):
                 pass
             while part := list(islice(handle, CHUNK_ROWS)):
-                chunk = np.loadtxt(part, np.int64, delimiter=delimiter, usecols=columns, comments=None, ndmin=2)
+                chunk = np.loadtxt(part, np.int64, delimiter=separator, usecols=[*columns], comments=None, ndmin=2)
                 if len(chunk) != len(part):
                     raise ValueError("numpy skips blank lines")
                 chunks.append(chunk)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, DeprecationWarning):
-        raise _first_bad_line(path, delimiter, columns, header) from None
-    return np.concatenate(chunks)
+        return _line_by_line(path, separator, columns, header)
+    return np.concatenate(chunks), Counter()
 
 
-def _first_bad_line(path: Path, delimiter: str, columns: tuple[int, ...], header: int) -> UserError:
-    """Finds the line that the bulk parser failed on; slow, but only run after a failure."""
-    expected = f"integers in columns {', '.join(str(column + 1) for column in columns)} separated by {delimiter!r}"
+def _line_by_line(
+    path: Path, separator: str, columns: dict[int, str], header: int
+) -> tuple[Int64[np.ndarray, "rows columns"], Counter[str]]:
+    """The same, slowly: leaves out rows with a missing field and names the first line that cannot be read."""
+    numbers, left_out = array("q"), Counter[str]()
     for number, line in lines(path, "latin-1"):
         if number <= header:
             continue
-        fields = line.split(delimiter)
-        whole = len(fields) > max(columns)
-        if not whole or not all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", fields[column]) for column in columns):
-            return broken(path, number, expected, line)
-    return UserError(f"{path}: cannot be parsed as {expected}")
+        fields = line.split(separator)
+        if len(fields) <= max(columns):
+            raise _unreadable(path, number, line, separator, columns)
+        if why := next((why for column, why in columns.items() if missing(fields[column])), ""):
+            left_out[why] += 1
+        elif _integers(fields, columns):
+            numbers.extend(int(fields[column].partition(".")[0]) for column in columns)
+        else:
+            raise _unreadable(path, number, line, separator, columns)
+    return np.array(numbers, dtype=np.int64).reshape(-1, len(columns)), left_out
 
 
-def check_times(path: Path, time: Int64[np.ndarray, " rows"], header: int = 0) -> None:
-    """Refuses unix seconds outside 1990-2100: a truncated line can end in a number that still parses."""
-    bad = np.flatnonzero((time < EARLIEST) | (time > LATEST))
-    if len(bad):
-        row = int(bad[0])
-        raise broken(path, row + header + 1, "a time in unix seconds between 1990 and 2100", str(int(time[row])))
+def _integers(fields: Sequence[str], columns: Collection[int]) -> bool:
+    return len(fields) > max(columns) and all(_INTEGER.fullmatch(fields[column]) for column in columns)
+
+
+def _unreadable(path: Path, number: int, line: str, separator: str, columns: dict[int, str]) -> UserError:
+    places = ", ".join(str(column + 1) for column in columns)
+    expected = f"integers in columns {places} separated by {separator!r}"
+    cause = other_separator(line, separator, lambda fields: _integers(fields, columns))
+    if number == 1 and not re.search(r"\d", line):
+        cause = "this is a header, and the owner's file has none: delete the line"
+    return broken(path, number, expected, line, cause)
 
 
 def reindex(ids: Int64[np.ndarray, " rows"]) -> tuple[Int64[np.ndarray, " known"], Int64[np.ndarray, " rows"]]:

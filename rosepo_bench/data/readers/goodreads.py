@@ -6,16 +6,14 @@ and editions of one book are merged by their equal titles."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import Ids, Rows, broken, clean, lines
+from rosepo_bench.data.readers.reading import clean
+from rosepo_bench.data.readers.records import Catalogue, Interactions, records
 from rosepo_bench.data.types import RawInteractions, Source
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -32,32 +30,17 @@ GENRES = 3
 
 
 def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
-    """``ratings``: goodreads_interactions*.json[.gz]; ``items``: goodreads_books*.json[.gz], one JSON object
-    a line. Rows of books without a title are left out and counted in ``source.note``."""
-    books = _books(paths["items"])
-    position = {key: index for index, key in enumerate(books)}
-    users, rows, path, left_out = Ids(), Rows(), paths["ratings"], 0
-    for number, row in _objects(path):
-        user, book = row.get("user_id"), row.get("book_id")
+    """``ratings``: goodreads_interactions*.json[.gz]; ``items``: goodreads_books*.json[.gz], one record a line. Rows
+    without a user, a book, its title or a date are left out and counted."""
+    interactions = Interactions(_books(paths["items"]))
+    for row in records(paths["ratings"]):
+        added = row.text("date_added")
         try:
-            when = seconds(str(row.get("date_added") or ""))
+            when = seconds(added) if added else None
         except (ValueError, KeyError):
-            raise broken(
-                path, number, "date_added as 'Mon Aug 01 13:41:57 -0700 2011'", str(row.get("date_added"))
-            ) from None
-        if not user or not book:
-            raise broken(path, number, "user_id and book_id", json.dumps(row))
-        item = position.get(str(book))
-        if item is None:
-            left_out += 1
-        else:
-            rows.add(users(str(user)), item, when)
-    if not len(users):
-        raise UserError(f"{path}: no row names a book in {paths['items']}: truncated, or two different genres")
-    if left_out:
-        source = replace(source, note=f"left out: {left_out} rows of books without a title in {paths['items'].name}")
-    titles, genres = zip(*books.values(), strict=True)
-    return rows.finish(source, users, titles, genres)
+            raise row.broken("date_added as 'Mon Aug 01 13:41:57 -0700 2011'", "date_added") from None
+        interactions.add(row.text("user_id"), row.text("book_id"), when)
+    return interactions.finish(source, paths, "two different genres")
 
 
 def seconds(text: str) -> int:
@@ -79,15 +62,15 @@ def _midnight(year: int, month: int, day: int) -> int:
     return (date(year, month, day).toordinal() - date(1970, 1, 1).toordinal()) * 86_400
 
 
-def _books(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    books: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for number, book in _objects(path):
-        shelves = book.get("popular_shelves") or []
-        if not book.get("book_id") or not all(isinstance(shelf, dict) and "name" in shelf for shelf in shelves):
-            raise broken(path, number, "book_id, title and popular_shelves [{count, name}, …]", str(book))
-        title = clean(str(book.get("title") or book.get("title_without_series") or ""))
-        if title:
-            books[str(book["book_id"])] = title, _genres(shelves)
+def _books(path: Path) -> Catalogue:
+    books: Catalogue = {}
+    for book in records(path):
+        key, shelves = book.text("book_id"), book.fields.get("popular_shelves") or []
+        if not key or not all(isinstance(shelf, dict) and "name" in shelf for shelf in shelves):
+            raise book.broken("book_id, title and popular_shelves [{count, name}, …]", "book_id", "popular_shelves")
+        title = clean(book.text("title") or book.text("title_without_series"))
+        if title or key not in books:
+            books[key] = title, _genres(shelves)
     return books
 
 
@@ -95,14 +78,3 @@ def _genres(shelves: list[dict[str, Any]]) -> tuple[str, ...]:
     """The most used shelves that name a genre; the file lists shelves by descending count."""
     names = (str(shelf["name"]) for shelf in shelves)
     return tuple([name for name in names if name not in STATUS][:GENRES])
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in lines(path):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise broken(path, number, "one JSON object a line", line)
-        yield number, value

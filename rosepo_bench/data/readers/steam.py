@@ -1,77 +1,98 @@
-"""Steam reviews collected at UCSD: the full dump (Kang and McAuley, arXiv 1808.09781) and the Australian
-users' table.
+"""Steam reviews collected at UCSD: the full dump (Kang and McAuley, arXiv 1808.09781) and the Australian users'
+reviews, as the owner's files and as a table.
 
-A review is an interaction, whether it recommends the game or not. Dates have the resolution of a day."""
+A review is an interaction, whether it recommends the game or not. Dates have the resolution of a day. Reviews without a
+user, a game, its title or a date are left out and counted."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data.readers.reading import Ids, Rows, broken, clean, csv_rows, day, lines
+from rosepo_bench.data.readers.reading import (
+    NO_ITEM,
+    NO_TIME,
+    NO_TITLE,
+    NO_USER,
+    Ids,
+    Rows,
+    broken,
+    clean,
+    csv_rows,
+    day,
+    missing,
+)
+from rosepo_bench.data.readers.records import Catalogue, Interactions, Record, records
 from rosepo_bench.data.types import RawInteractions, Source
 
 AUSTRALIAN = ["user", "item_id", "date", "recommend", "title"]
+LACKING = {0: NO_USER, 1: NO_ITEM, 2: NO_TIME, 4: NO_TITLE}  # by column
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+MONTH = {name: number for number, name in enumerate(MONTHS, start=1)}
+POSTED = re.compile(r"Posted ([A-Z][a-z]+) ([0-9]{1,2})(?:, ([0-9]{4}))?\.")
 
 
 def read_dump(paths: Mapping[str, Path], source: Source) -> RawInteractions:
-    """``ratings``: steam_reviews.json[.gz], one Python literal a line (username, product_id, date, …);
-    ``items``: steam_games.json[.gz] (id, title or app_name, genres). Reviews of games without a title are
-    left out and counted."""
-    games = _games(paths["items"])
-    position = {key: index for index, key in enumerate(games)}
-    users, rows, dates, path = Ids(), Rows(), _Days(), paths["ratings"]
-    left_out, nameless = 0, set()
-    for number, review in _literals(path):
-        user, product = review.get("username"), review.get("product_id")
+    """``ratings``: steam_reviews.json[.gz], one record a line (username, product_id, date, …); ``items``:
+    steam_games.json[.gz] (id, title or app_name, genres)."""
+    interactions, dates = Interactions(_games(paths["items"])), _Days()
+    for review in records(paths["ratings"]):
+        date = review.text("date")
         try:
-            when = dates[review["date"]]
-        except (ValueError, KeyError, TypeError):
-            raise broken(path, number, "a review with a date YYYY-MM-DD", _shown(review)) from None
-        if not isinstance(user, str) or not product:
-            raise broken(path, number, "a review with username and product_id", _shown(review))
-        item = position.get(str(product))
-        if item is None:
-            left_out += 1
-            nameless.add(str(product))
-        else:
-            rows.add(users(user), item, when)
-    if not len(users):
-        raise UserError(f"{path}: no review of a game in {paths['items']}: truncated, or not the same release")
-    if left_out:
-        games_file = paths["items"].name
-        note = f"left out: {left_out} reviews of {len(nameless)} games without a title in {games_file}"
-        source = replace(source, note=note)
-    titles, genres = zip(*games.values(), strict=True)
-    return rows.finish(source, users, titles, genres)
+            when = dates[date] if date else None
+        except ValueError:
+            raise review.broken("a review with a date YYYY-MM-DD", "username", "product_id", "date") from None
+        interactions.add(review.text("username"), review.text("product_id"), when)
+    return interactions.finish(source, paths, "not the same release")
 
 
 def read_australian(paths: Mapping[str, Path], source: Source) -> RawInteractions:
+    """``ratings``: australian_user_reviews.json[.gz], one user a line (user_id, reviews [{item_id, posted, …}, …]);
+    ``items``: steam_games.json[.gz]. Reviews of the year in which they were collected have a date without a year."""
+    interactions, dates = Interactions(_games(paths["items"])), _Posted()
+    for user in records(paths["ratings"]):
+        reviews = user.fields.get("reviews")
+        if not isinstance(reviews, list) or not all(isinstance(fields, dict) for fields in reviews):
+            raise user.broken("a user with reviews [{item_id, posted, …}, …]", "user_id", "reviews")
+        for fields in reviews:
+            review = Record(user.path, user.line, fields)
+            posted = review.text("posted")
+            try:
+                when = dates[posted] if posted else None
+            except (ValueError, KeyError):
+                raise review.broken("'Posted November 5, 2011.' or 'Posted July 3.'", "posted", "item_id") from None
+            interactions.add(user.text("user_id"), review.text("item_id"), when)
+    return interactions.finish(source, paths, "not the same release")
+
+
+def read_table(paths: Mapping[str, Path], source: Source) -> RawInteractions:
     """``ratings``: a csv ``user,item_id,date,recommend,title``; a game must have the same title in all rows."""
     path = paths["ratings"]
     users, items, rows, dates = Ids(), Ids(), Rows(), _Days()
     titles: list[str] = []
     for number, row in csv_rows(path, AUSTRALIAN):
         title = clean(row[4])
+        if lacking := [why for column, why in LACKING.items() if missing(title if column == 4 else row[column])]:
+            rows.leave_out(lacking[0])
+            continue
         try:
             when = dates[row[2]]
         except ValueError:
             raise broken(path, number, "a date YYYY-MM-DD", row[2]) from None
-        if not row[0] or not row[1] or not title:
-            raise broken(path, number, ",".join(AUSTRALIAN) + ", none of them empty", ",".join(row))
         item = items(row[1])
         if item == len(titles):
             titles.append(title)
         elif titles[item] != title:
             raise broken(path, number, f"item {row[1]} to keep its title {titles[item]!r}", title)
         rows.add(users(row[0]), item, when)
-    if not titles:
+    if not rows.user and not rows.left_out:
         raise UserError(f"{path}: no reviews below the header; the file is truncated")
-    return rows.finish(source, users, tuple(titles), ((),) * len(titles))
+    return rows.finish(source, users, items.names, tuple(titles), ((),) * len(titles))
 
 
 class _Days(dict[str, int]):
@@ -82,29 +103,26 @@ class _Days(dict[str, int]):
         return self[text]
 
 
-def _games(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    games: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for number, game in _literals(path):
-        title, genres = clean(str(game.get("title") or game.get("app_name") or "")), game.get("genres") or ()
+class _Posted(dict[str, int | None]):
+    """Unix seconds by `Posted November 5, 2011.`, None without a year. ValueError or KeyError for what is neither."""
+
+    def __missing__(self, text: str) -> int | None:
+        found = POSTED.fullmatch(text)
+        if found is None:
+            raise ValueError(text)
+        month, number, year = found.groups(default="")
+        when = day(f"{year or 2000}-{MONTH[month]:02}-{int(number):02}")  # a leap year: any day of a year is one of it
+        self[text] = when if year else None
+        return self[text]
+
+
+def _games(path: Path) -> Catalogue:
+    games: Catalogue = {}
+    for game in records(path):
+        genres = game.fields.get("genres") or ()
         if not isinstance(genres, list | tuple):
-            raise broken(path, number, "a list of genres", _shown(game))
-        if title and game.get("id"):  # the dump has a few games without id or title: no review can name them
-            games[str(game["id"])] = title, tuple(str(genre) for genre in genres)
+            raise game.broken("a list of genres", "id", "title", "genres")
+        key, title = game.text("id"), clean(game.text("title") or game.text("app_name"))
+        if key and (title or key not in games):  # the dump has a few games without an id: no review can name them
+            games[key] = title, tuple(str(genre) for genre in genres)
     return games
-
-
-def _literals(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in lines(path):
-        try:
-            value = ast.literal_eval(line)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise broken(path, number, "one Python literal {'field': value, …} a line", line)
-        yield number, value
-
-
-def _shown(record: Mapping[str, Any]) -> str:
-    """A record without its text, for an error."""
-    shown = ("username", "product_id", "date", "id", "title", "genres")
-    return str({key: record[key] for key in shown if key in record})

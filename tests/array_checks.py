@@ -19,6 +19,7 @@ CHECKED = (
     "rosepo_bench.data.candidates",
     "rosepo_bench.data.catalog",
     "rosepo_bench.data.describe",
+    "rosepo_bench.data.population",
     "rosepo_bench.data.readers.atomic",
     "rosepo_bench.data.readers.columns",
     "rosepo_bench.data.readers.movielens",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Tables = dict[str, dict[str, Any]]
+AtomicColumn = Literal["user_id", "item_id", "timestamp", "title", "year", "genre"]
 COMPONENTS = ("losses", "samplers", "smoothings", "oracles")
 
 
@@ -23,16 +24,29 @@ class DatasetConfig(Section):
     path: str = Field(
         "", description="folder (atomic: path prefix) of the raw files; empty: DATA_DIR/source, then fetched"
     )
+    columns: dict[AtomicColumn, str | Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="atomic only: how the files call user_id, item_id, timestamp, title, year and genre, e.g. "
+        'title = "app_name"; of a list, the first that a file has is read',
+    )
+    time_unit: Literal["seconds", "milliseconds", "order"] = Field(
+        "seconds", description="atomic only: unit of the timestamps; order: they only tell which event came first"
+    )
     core: int = Field(1, ge=1, description="k of the k-core on users and items; 1: no filter")
     split: Literal["leave_one_out", "temporal"] = Field(
         "leave_one_out", description="hold out each user's last items, or everything after one date for all users"
+    )
+    ties: Literal["file", "shuffled", "item"] = Field(
+        "file", description="how a user's events of one time are ordered: as in the file, by a draw, or by item id"
     )
     users: int = Field(0, ge=0, description="evaluate a frozen subset of this many test users; 0: all")
     synthetic: Literal["auto", "never", "always"] = Field(
         "auto", description="auto: use the replica if the files are absent (steam, goodreads)"
     )
     replica_users: int = Field(800, ge=50, description="users of the synthetic replica")
-    seed: int = Field(0, ge=0, description="seed of candidates, user subset and replica; not the run's seed")
+    seed: int = Field(
+        0, ge=0, description="seed of candidates, user subset, shuffled ties and replica; not the run's seed"
+    )
     candidates: int = Field(20, ge=2, description="length of each candidate list, including the target")
     noise: float = Field(
         0.0,
@@ -47,6 +61,12 @@ class DatasetConfig(Section):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description='settings (dotted keys) for this data set, e.g. "sft.epochs" = 3'
     )
+
+    @model_validator(mode="after")
+    def _only_atomic(self) -> DatasetConfig:
+        if self.source != "atomic" and (self.columns or self.time_unit != "seconds"):
+            raise ValueError("columns and time_unit are settings of source `atomic` alone; remove them")
+        return self
 
 
 class ModelConfig(Section):

@@ -51,7 +51,8 @@ class Noise(Part):
 
 
 class Data(Part):
-    """``digest`` is that of the data without noise, ``noise`` what was done to them; None: nothing."""
+    """``digest`` is that of the data without noise, ``noise`` what was done to them; None: nothing. ``tied_share`` and
+    what follows: see data/population.py; records made before it was known lack them."""
 
     source: str
     kind: str
@@ -61,6 +62,14 @@ class Data(Part):
     users: int
     tied_share: float | None = None
     noise: Noise | None = None
+    ties: Literal["file", "shuffled", "item"] = "file"
+    tied_neighbours: float | None = None
+    tied_ascending: float | None = None
+    cloned_share: float | None = None
+    later_share: float | None = None
+    test_users: int | None = None
+    left_out: int = 0
+    left_out_first: list[str] = []
 
 
 class Training(Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,8 @@ def run(given: argparse.Namespace) -> int:
             for file in resolved.files:
                 print(f"  {file.name}  {file.bytes} bytes  sha256 {file.sha256}")
             return 0
-        prepared = catalog.load(resolved, dataset)
-        print(describe.render(prepared, sequences.split(prepared, dataset.split)))
+        prepared = replace(catalog.load(resolved, dataset), label=given.name)
+        print(describe.render(prepared, sequences.split(prepared, dataset.split), dataset.candidates))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from rosepo_bench.data.sequences import tied_share
+from rosepo_bench.data import population
 from rosepo_bench.data.synthetic.calibration import CALIBRATED, FACTS, TOLERANCE, gini
 from rosepo_bench.data.types import Dataset, Split
 
@@ -27,19 +27,25 @@ _LABELS = {
     "popularity_gini": "Gini of item popularity",
     "popularity_top": "most popular item, share of users",
     "tied_share": "users whose target ties in time",
+    "ties": "order of a user's events of one time",
+    "tied_neighbours": "neighbouring events of one time",
+    "tied_ascending": "of these, ascending in the item id",
+    "cloned_share": "test targets after the same two items in another user's training part",
+    "later_share": "training events later than the earliest test event",
     "split": "split",
     "validation_users": "users with a validation target",
     "test_users": "users with a test target",
+    "left_out": "of these, without enough items for a candidate list",
     "distinct_titles": "distinct titles",
     "title_characters": "title length, median characters",
     "title_words": "title length, median words",
 }
 
 
-def describe(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Facts of ``dataset`` under ``split``: numbers by name (those of the table that `render` prints),
-    ``genres`` (label: items, most frequent first), ``counts`` after each step of the preparation, and
-    ``comparison`` of a replica with the real facts (None for real data)."""
+def describe(dataset: Dataset, split: Split, size: int = 20) -> dict[str, Any]:
+    """Facts of ``dataset`` under ``split``, with candidate lists of ``size``: numbers by name (those of the table that
+    `render` prints, `population.facts` among them), ``genres`` (label: items, most frequent first), ``counts`` after
+    each step of the preparation, and ``comparison`` of a replica with the real facts (None for real data)."""
     lengths = np.array([len(sequence) for sequence in dataset.sequences])
     popularity = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.items)
     q25, median, q75 = np.quantile(lengths, (0.25, 0.5, 0.75))
@@ -58,10 +64,9 @@ def describe(dataset: Dataset, split: Split) -> dict[str, Any]:
         "history_max": int(lengths.max()),
         "popularity_gini": gini(popularity),
         "popularity_top": float(popularity.max() / dataset.users),
-        "tied_share": tied_share(dataset, split),
+        **population.facts(dataset, split, size),
         "split": split.kind,
         "validation_users": int((split.validation >= 0).sum()),
-        "test_users": int((split.test >= 0).sum()),
         "distinct_titles": len(set(dataset.titles)),
         "title_characters": float(np.median([len(title) for title in dataset.titles])),
         "title_words": float(np.median([len(title.split()) for title in dataset.titles])),
@@ -92,13 +97,15 @@ def compare(dataset: Dataset, facts: dict[str, Any]) -> dict[str, dict[str, Any]
     }
 
 
-def render(dataset: Dataset, split: Split) -> str:
+def render(dataset: Dataset, split: Split, size: int = 20) -> str:
     """The facts of `describe` as Markdown; the heading of a replica says *synthetic*."""
-    facts = describe(dataset, split)
+    facts = describe(dataset, split, size)
     synthetic = facts["comparison"] is not None
-    parts = [f"## {dataset.name}" + (" (synthetic)" if synthetic else "")]
+    parts = [f"## {dataset.full_name}" + (" (synthetic)" if synthetic else "")]
     parts += [line for line in (dataset.source.note, dataset.source.citation, dataset.source.terms) if line]
     parts.append(_table([[_LABELS[name], _number(facts[name])] for name in _LABELS], ["fact", "value"]))
+    remarks = [f"- {remark}" for remark in population.remarks(facts)]
+    parts += filter(None, ("\n".join(remarks), population.warning(facts)))
     if facts["counts"]:
         steps = [[step, *map(_number, left.values())] for step, left in facts["counts"].items()]
         parts.append(_table(steps, ["preparation", *next(iter(facts["counts"].values()))]))
@@ -130,6 +137,8 @@ def _table(rows: list[list[Any]], headers: list[str]) -> str:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -38,8 +38,8 @@ def corrupt(dataset: Dataset, split: Split, *, rate: float, law: Law, seed: int)
         noisy = _replaced(sequence, len(sequence) if stop < 0 else stop, rate, weights, draw)
         if noisy is None:
             raise UserError(
-                f"{dataset.name}: noise of law {law!r} finds too few items that user "
-                f"{dataset.user_ids[user] if dataset.user_ids else user} has not met; set a lower noise rate"
+                f"{dataset.full_name}: noise of law {law!r} finds too few items that user {dataset.user_id(user)} has "
+                "not met; set a lower noise rate"
             )
         sequences.append(noisy)
     changed = digest(dataset.digest, rate, law, seed, np.concatenate(sequences))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.base.seeds import digest
-from rosepo_bench.data.types import Dataset, RawInteractions, Split
+from rosepo_bench.base.seeds import digest, generator
+from rosepo_bench.data.types import Dataset, RawInteractions, Split, Ties
 
 Kind = Literal["leave_one_out", "temporal"]
 SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to test
@@ -19,7 +19,7 @@ SHORTEST = 3  # leave_one_out: one event to learn from, one to validate, one to 
 
 @dataclass
 class _Table:
-    """Rows in the order of (user, time, original row); ``counts`` after each step."""
+    """Rows, sorted by user and time; ``counts`` after each step."""
 
     user: Int64[np.ndarray, " rows"]
     item: Int64[np.ndarray, " rows"]
@@ -34,17 +34,20 @@ class _Table:
         self.counts[step] = {"users": users, "items": items, "interactions": len(self.user)}
 
 
-def prepare(raw: RawInteractions, core: int, kind: Kind = "leave_one_out") -> Dataset:
+def prepare(
+    raw: RawInteractions, core: int, kind: Kind = "leave_one_out", ties: Ties = "file", seed: int = 0
+) -> Dataset:
     """Histories of a raw data set. Steps, each counted: ``raw``; ``merged`` (items of equal title become
     one); ``unique`` (of a user's events with the same item only the first is kept); ``core`` (every user and item has
     at least ``core`` events); ``usable`` (leave_one_out also needs three events per user; items still need ``core``).
+    A user's events of one time stand in the order of the ``file``, of the ``item`` ids, or ``shuffled`` by ``seed``.
 
     UserError: no user is left."""
     table = _Table(raw.user, raw.item, raw.time, {})
     table.count("raw")
     table.item = _first_of_title(raw.titles)[raw.item]
     table.count("merged")
-    table.keep(np.lexsort((raw.time, raw.user)))  # stable: ties stay in file order
+    table.keep(np.lexsort((_tie_order(raw, table, ties, seed), raw.time, raw.user)))
     _, first = np.unique(table.user * len(raw.titles) + table.item, return_index=True)
     table.keep(np.sort(first))
     table.count("unique")
@@ -54,7 +57,7 @@ def prepare(raw: RawInteractions, core: int, kind: Kind = "leave_one_out") -> Da
     table.count("usable")
     if not len(table.user):
         raise UserError(_nobody(raw, core, table.counts))
-    return _dataset(raw, table)
+    return _dataset(raw, table, ties)
 
 
 def split(dataset: Dataset, kind: Kind) -> Split:
@@ -68,7 +71,7 @@ def split(dataset: Dataset, kind: Kind) -> Split:
     if kind == "leave_one_out":
         if int(lengths.min()) < SHORTEST:
             raise UserError(
-                f"{dataset.name}: leave_one_out needs {SHORTEST} events per user, the shortest history has "
+                f"{dataset.full_name}: leave_one_out needs {SHORTEST} events per user, the shortest history has "
                 f"{lengths.min()}; prepare it for this split, or use temporal"
             )
         return Split(kind, lengths - 2, lengths - 2, lengths - 1)
@@ -80,14 +83,14 @@ def split(dataset: Dataset, kind: Kind) -> Split:
     test = np.where(second < lengths, second, -1)
     if (validation < 0).all() or (test < 0).all():
         raise UserError(
-            f"{dataset.name}: the temporal split leaves {np.sum(validation >= 0)} validation and "
+            f"{dataset.full_name}: the temporal split leaves {np.sum(validation >= 0)} validation and "
             f"{np.sum(test >= 0)} test users; the events fall on too few dates: use leave_one_out"
         )
     return Split(kind, before[:, 0], validation, test)
 
 
 def tied(dataset: Dataset, split: Split) -> Bool[np.ndarray, " users"]:
-    """Users whose test target has the same time as a neighbouring event: file order decided which is the target."""
+    """Users whose test target has the same time as a neighbouring event: how ties are ordered decided which is it."""
     out = np.zeros(dataset.users, dtype=bool)
     for user in np.flatnonzero(split.test >= 0).tolist():
         times, at = dataset.times[user], int(split.test[user])
@@ -98,6 +101,26 @@ def tied(dataset: Dataset, split: Split) -> Bool[np.ndarray, " users"]:
 def tied_share(dataset: Dataset, split: Split) -> float:
     """Share of the test users that are :func:`tied`."""
     return float(tied(dataset, split)[split.test >= 0].mean())
+
+
+def id_order(of: RawInteractions | Dataset) -> Int64[np.ndarray, " items"]:
+    """The place of each item in the order of the owner's ids: of their numbers where all are whole numbers, else of
+    their text. Without ids it is the item's number."""
+    ids, numbers = of.item_ids, range(len(of.titles))
+    if not ids:
+        return np.arange(len(of.titles))
+    numeric = all(one.isdecimal() for one in ids)
+    order = sorted(numbers, key=lambda item: int(ids[item])) if numeric else sorted(numbers, key=ids.__getitem__)
+    return np.argsort(np.array(order, dtype=np.int64))
+
+
+def _tie_order(raw: RawInteractions, table: _Table, ties: Ties, seed: int) -> Shaped[np.ndarray, " rows"]:
+    """What orders a user's events of one time."""
+    if ties == "item":
+        return id_order(raw)[table.item]
+    if ties == "shuffled":
+        return generator(seed, "ties", raw.source.name).random(len(raw.user))
+    return np.arange(len(raw.user))
 
 
 def _first_of_title(titles: tuple[str, ...]) -> Int64[np.ndarray, " items"]:
@@ -117,7 +140,7 @@ def _core(table: _Table, user_k: int, item_k: int) -> None:
         table.keep(good)
 
 
-def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
+def _dataset(raw: RawInteractions, table: _Table, ties: Ties) -> Dataset:
     """Users and items renumbered in their old order; histories are views of one array."""
     items, item = np.unique(table.item, return_inverse=True)
     users = np.unique(table.user).tolist()
@@ -136,6 +159,8 @@ def _dataset(raw: RawInteractions, table: _Table) -> Dataset:
         times=tuple(np.split(table.time, bounds)),
         counts=table.counts,
         user_ids=tuple(raw.user_ids[user] for user in users),
+        item_ids=tuple(raw.item_ids[index] for index in items.tolist()) if raw.item_ids else (),
+        ties=ties,
         digest=digest(raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 P = TypeVar("P", bound="Prompts")
+Ties = Literal["file", "shuffled", "item"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Source:
 @dataclass(frozen=True)
 class RawInteractions:
     """Rows as the owner publishes them, in file order. ``item`` indexes ``titles`` and ``genres``, ``user`` indexes
-    ``user_ids``, ``time`` is in unix seconds."""
+    ``user_ids``. ``time`` orders the rows: unix seconds, nanoseconds where the file has fractions, or the file's own
+    numbers where it has no dates. ``left_out``: rows that are not among them, by reason (`without a user id`).
+    ``item_ids``: the items as their owner names them; empty where their numbers are in the order of the ids already."""
 
     source: Source
     user: Int64[np.ndarray, " rows"]
@@ -44,14 +48,17 @@ class RawInteractions:
     user_ids: tuple[str, ...]
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    item_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Histories ready for use: ``sequences[u]`` holds user u's item indices in the order of ``(time, original row)``,
-    ``times[u]`` their unix seconds. ``counts`` gives the users, items and interactions left after each step of the
-    preparation; ``digest`` is the sha256 of everything that can change a result. ``user_ids``:
-    the users as their owner names them."""
+    """Histories ready for use: ``sequences[u]`` holds user u's item indices, each once, in the order of time, and
+    ``times[u]`` their times, in the unit of RawInteractions; ``ties`` says how events of one time are ordered.
+    ``counts`` gives the users, items and interactions left after each step of the preparation; ``digest`` is the sha256
+    of everything that can change a result. ``user_ids`` and ``item_ids`` are users and items as their owner names them
+    (``item_ids`` empty: see RawInteractions). ``label`` is the data set's name in the profile, for messages."""
 
     name: str
     source: Source
@@ -62,6 +69,9 @@ class Dataset:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     digest: str = ""
     user_ids: tuple[str, ...] = ()
+    item_ids: tuple[str, ...] = ()
+    ties: Ties = "file"
+    label: str = ""
 
     @property
     def users(self) -> int:
@@ -70,6 +80,15 @@ class Dataset:
     @property
     def items(self) -> int:
         return len(self.titles)
+
+    @property
+    def full_name(self) -> str:
+        """The name in the profile with that of the source, as ``movielens (ml-100k)``."""
+        return f"{self.label} ({self.name})" if self.label not in ("", self.name) else self.name
+
+    def user_id(self, user: int) -> str:
+        """A user as the owner names them; without ids their number."""
+        return self.user_ids[user] if self.user_ids else str(user)
 
 
 @dataclass(frozen=True)

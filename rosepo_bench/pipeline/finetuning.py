@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from rosepo_bench.base import store
 from rosepo_bench.base.config import SFTConfig, TrainingConfig
 from rosepo_bench.base.seeds import derive
 from rosepo_bench.base.work import Work
+from rosepo_bench.data import candidates
 from rosepo_bench.engine.forest import Limits, Tree
 from rosepo_bench.engine.model.language_model import LanguageModel
 from rosepo_bench.engine.model.limits import limits_of
@@ -84,7 +85,7 @@ class Finetuning:
         with PeakMemory(model.device) as memory:
             report = train_sft(
                 model,
-                task.split.train_end,
+                self.ends,
                 self._tree_maker(limits_of(model, config.batch_tokens)),
                 settings,
                 window=self._window,
@@ -105,11 +106,20 @@ class Finetuning:
     def _first(self) -> int:
         return 1 if self.task.config.prompt.candidates else 0
 
+    @property
+    def ends(self) -> Int64[np.ndarray, " users"]:
+        """Where each user's training steps end. Prompts that list candidates end where too few items are left."""
+        task = self.task
+        if not task.config.prompt.candidates:
+            return task.split.train_end
+        longest = candidates.longest(task.data.items, task.dataset_config.candidates)
+        return np.minimum(task.split.train_end, longest)
+
     def _response_tokens(self, model: LanguageModel) -> float:
         """Mean tokens that a response costs, its share of the window's tree."""
         task, limits = self.task, limits_of(model, self.task.config.batch_tokens)
         seed = derive(task.seed, "sft-longer")
-        windows = sft_windows(task.split.train_end, self._window, first=self._first, seed=seed, epoch=0)[:SAMPLE]
+        windows = sft_windows(self.ends, self._window, first=self._first, seed=seed, epoch=0)[:SAMPLE]
         trees = self._tree_maker(limits)(windows)
         return sum(map(len, trees)) / sum(map(len, windows))
 
@@ -124,7 +134,7 @@ class Finetuning:
 
     def _listed(self) -> Callable[[int, int], Int32[np.ndarray, " size"]]:
         """The candidates of every training step that has a history, for prompts that list candidates."""
-        steps = [range(1, int(end)) for end in self.task.split.train_end]
+        steps = [range(1, int(end)) for end in self.ends]
         drawn = self.task.training_examples(steps)
         row = {(int(u), int(s)): n for n, (u, s) in enumerate(zip(drawn.user, drawn.step, strict=True))}
         return lambda user, step: drawn.candidates[row[user, step]]

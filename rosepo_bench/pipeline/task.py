@@ -34,12 +34,15 @@ class Task:
     def clean_stage(self) -> Stage[Dataset]:
         """The prepared data set without noise."""
         config = self.dataset_config
-        inputs = {"content": self.resolved.key(), "core": config.core, "split": config.split}
+        inputs: dict[str, Any] = {"content": self.resolved.key()}
+        inputs |= {name: getattr(config, name) for name in ("core", "split", "columns", "time_unit", "ties")}
+        if config.ties == "shuffled":
+            inputs["seed"] = config.seed
 
         def compute(folder: Path, work: Path) -> None:
             storage.save(catalog.load(self.resolved, config), folder)
 
-        return Stage(f"{self.name}.data", inputs, (), compute, storage.load)
+        return Stage(f"{self.name}.data", inputs, (), compute, self._read)
 
     @cached_property
     def data_stage(self) -> Stage[Dataset]:
@@ -52,7 +55,10 @@ class Task:
         def compute(folder: Path, work: Path) -> None:
             storage.save(noise.corrupt(self.clean, self.split, **law), folder)
 
-        return Stage(f"{self.name}.noise", law, (self.clean_stage,), compute, storage.load)
+        return Stage(f"{self.name}.noise", law, (self.clean_stage,), compute, self._read)
+
+    def _read(self, folder: Path) -> Dataset:
+        return replace(storage.load(folder), label=self.name)
 
     @property
     def clean(self) -> Dataset:

@@ -1,10 +1,12 @@
-"""What stands above a section: data, users, split, protocol, seeds, ties, without which no number should be quoted."""
+"""What stands above a section: data, users, split, protocol, seeds, and what the data hide; no number should be quoted
+without it."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from rosepo_bench.data import population
 from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.markdown import distinct, escape, paragraph, percent
 from rosepo_bench.report.quality import seeds_in_words
@@ -18,22 +20,26 @@ def heading(comparison: Comparison) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    """One paragraph."""
+    """A paragraph, and one with a warning where the data call for it."""
     if not comparison.records:
         return "No record."
     first = comparison.records[0]
     data = first["data"]
     sources = escape(distinct(record["data"]["source"] for record in comparison.records))
     seeds = sorted({record.seed for record in comparison.records})
-    return paragraph(
+    told: dict[str, Any] = {}
+    for record in reversed(comparison.records):  # older records say less
+        told |= record["data"]
+    text = paragraph(
         SYNTHETIC if comparison.synthetic else "",
         f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
         f"profile `{first['profile']}`, {seeds_in_words(seeds)}.",
         _noise(data.get("noise")),
         _protocol(first.protocol, first.facts, data["candidates_sha256"]),
-        _ties(data.get("tied_share")),
+        *population.remarks(told),
         escape(comparison.note),
     )
+    return "\n\n".join(filter(None, (text, paragraph(population.warning(told)))))
 
 
 def _noise(noise: dict[str, Any] | None) -> str:
@@ -55,9 +61,3 @@ def _protocol(name: str, facts: dict[str, Any], candidates: str) -> str:
         f"Protocol `{name}`: the target among {facts.get('size')} candidates, the others drawn uniformly "
         f"(sha256 {candidates[:12]}); language models rank by the {facts.get('score')} of a title's token log-probs."
     )
-
-
-def _ties(share: float | None) -> str:
-    if not share:
-        return ""
-    return f"For {percent(share)} of the users the last events have the same time: file order determines the target."

@@ -49,8 +49,8 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """The metrics that any of the records has: those that this program knows first, in its order."""
-        told = {name for result in self.records for name in result.metrics}
+        """The metrics that any of the records shows: those that this program knows first, in its order."""
+        told = {name for result in self.records for name in result.shown}
         return [*(name for name in metrics() if name in told), *sorted(told - set(metrics()))]
 
     @property
@@ -126,7 +126,7 @@ def _sections(dataset: str, parts: dict[str, list[Result]], failures: list[Failu
         chosen, notes = newest(members)
         methods, absent = _rows(chosen, failures if number == 0 else [])
         paths = {str(result.record.path) for result in chosen}
-        note = " ".join([*_apart(terms, list(parts)), *_mixed(chosen), *notes])
+        note = " ".join([*_apart(terms, list(parts)), *_mixed(chosen), *_machines(chosen), *notes])
         title = _title(dataset, parts, number)
         yield Comparison(dataset, title, methods, absent, note, bool(paths) and paths <= shown)
         shown |= paths
@@ -159,6 +159,17 @@ def _mixed(members: list[Result]) -> Iterator[str]:
     for seed, keys in sorted(models.items()):
         if len(keys) > 1:
             yield f"The methods of seed {seed} start from {len(keys)} different SFT models."
+
+
+def _machines(members: list[Result]) -> Iterator[str]:
+    """The same seed gives other numbers on another processor or torch: a note where they differ. What a record does not
+    tell is left out."""
+    environments = [result["environment"] for result in members]
+    processors = {one.get("processor") for one in environments}
+    versions = {one.get("packages", {}).get("torch") for one in environments}
+    for what, found in (("processors", processors), ("torch versions", versions)):
+        if len(names := sorted(found - {None})) > 1:
+            yield f"Records of different {what}: {', '.join(names)}."
 
 
 def _rows(members: list[Result], failures: list[Failure]) -> tuple[dict[str, list[Result]], dict[str, list[Failure]]]:

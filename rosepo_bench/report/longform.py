@@ -30,7 +30,7 @@ def long_form(comparisons: list[Comparison]) -> Table:
 def _values(result: Result) -> Iterator[tuple[str, Cell]]:
     """A record's own numbers by name."""
     sources: dict[str, Any] = {"seeds": (result.seed,), "records": (result.record.path,)}
-    for metric, value in result.metrics.items():
+    for metric, value in result.shown.items():
         yield metric, Cell.of(value, **sources)
     parts = (_throughput(result), _training(result), _preference(result), _oracle(result))
     for name, value in (found for part in parts for found in part):

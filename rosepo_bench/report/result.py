@@ -53,6 +53,13 @@ class Result:
         return dict(self.record["evaluations"][self.protocol]["metrics"])
 
     @property
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """The metrics that tables show: all but those with a cut-off that no list of candidates is longer than, which
+        HR cannot miss."""
+        size = self.facts.get("size")
+        return {name: told for name, told in self.metrics.items() if not _beyond(name, size)}
+
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
         return self.record.predictions(self.protocol)
 
@@ -93,6 +100,12 @@ class Result:
                     f"{np.mean(values):.6f}: the files are not of one run, or the metric has changed; delete the "
                     "folder and run again, or give --rescore"
                 )
+
+
+def _beyond(metric: str, size: int | None) -> bool:
+    """Whether ``hr@20`` cuts off at or behind the end of a list of ``size``."""
+    _, _, k = metric.rpartition("@")
+    return size is not None and k.isdecimal() and int(k) >= size
 
 
 def sound(records: Iterable[Record]) -> tuple[list[Record], list[str]]:

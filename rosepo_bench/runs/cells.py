@@ -11,7 +11,7 @@ from rosepo_bench.base import records
 from rosepo_bench.base.config import PreferenceConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest
-from rosepo_bench.data import sequences
+from rosepo_bench.data import candidates, population, sequences
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.evaluation.protocols.base import Protocol
 from rosepo_bench.pipeline import alignment
@@ -40,6 +40,11 @@ class Shared:
         self.protocols = protocols(task.config)
         self.rule = self.protocols[0].rule
         self.finetuning = Finetuning(self.language, self.rule)
+
+    @cached_property
+    def population(self) -> dict[str, Any]:
+        """Facts of the published data without which no number should be quoted."""
+        return population.facts(self.task.clean, self.task.split, self.task.dataset_config.candidates)
 
 
 @dataclass(frozen=True)
@@ -186,9 +191,12 @@ class Cell:
         _ = self.task.test
 
     def check_users(self, dataset: Dataset) -> None:
-        """UserError: too few test users for an interval, or an oracle that cannot be cross-fitted to so few users."""
+        """UserError: too few items for most users' candidate lists, too few test users for an interval, or an oracle
+        that cannot be cross-fitted to so few users."""
         config = self.task.dataset_config
-        able = int((sequences.split(dataset, config.split).test >= 0).sum())
+        targets = sequences.split(dataset, config.split).test
+        candidates.check_lists(dataset, targets, config.candidates)
+        able = int(candidates.with_list(dataset, targets, config.candidates).sum())
         users = min(config.users or able, able)
         if users < 2:
             raise UserError(f"{self.task.name}: {users} test user: an interval needs at least two; evaluate more users")

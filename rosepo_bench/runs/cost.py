@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tabulate import tabulate
 
 from rosepo_bench.base.config import ModelConfig, PreferenceConfig, RunConfig
 from rosepo_bench.base.failures import read_failures
-from rosepo_bench.data import catalog, storage
+from rosepo_bench.data import catalog
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.engine.model.language_model import pretrained_config, pretrained_name
 from rosepo_bench.pipeline.stages import Stage, kind
@@ -110,8 +110,8 @@ def _dataset(cell: Cell) -> Dataset:
     """Read from its stage if that is done; otherwise parsed without writing anything."""
     task = cell.task
     if task.stages.done(task.clean_stage):
-        return storage.load(task.stages.folder(task.clean_stage))
-    return catalog.load(task.resolved, task.dataset_config)
+        return task.clean_stage.read(task.stages.folder(task.clean_stage))
+    return replace(catalog.load(task.resolved, task.dataset_config), label=task.name)
 
 
 def _seconds(name: str, size: _Size) -> float:

@@ -146,7 +146,7 @@ def _data(cell: Cell) -> dict[str, Any]:
         "counts": data.counts,
         "digest": data.digest,
         "split": task.split.kind,
-        "tied_share": sequences.tied_share(data, task.split),
+        **cell.shared.population,
         "candidates_sha256": candidates.content_hash(test),
         "users": len(test),
     }

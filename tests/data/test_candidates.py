@@ -198,13 +198,65 @@ def test_users_without_a_target_have_no_list() -> None:
     assert (subset.user % 3 == 0).all()
 
 
-def test_too_few_items_name_the_user_and_the_numbers() -> None:
-    small = make(users=30, items=24, seed=3)
+def of_lengths(lengths: list[int], items: int = 30) -> Dataset:
+    """Users who have met the first ``lengths`` of the items."""
+    histories = tuple(np.arange(length, dtype=np.int32) for length in lengths)
+    titles = tuple(f"t{index}" for index in range(items))
+    names = tuple(f"reader-{user}" for user in range(len(lengths)))
+    return replace(DATA, titles=titles, sequences=histories, times=histories_times(histories), user_ids=names)
+
+
+def histories_times(histories: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(np.arange(len(own), dtype=np.int64) for own in histories)
+
+
+def test_who_has_met_too_many_items_for_a_list_is_left_out() -> None:
+    """Of 30 items 11 may have been met, the target included: 19 others are left."""
+    dataset = of_lengths([11, 12, 5, 30, 11])
+    split = sequences.split(dataset, "leave_one_out")
+    test = candidates.draw(dataset, split, "test", seed=0)
+    assert test.user.tolist() == [0, 2, 4]
+    check_lists(dataset, test)
+    assert candidates.draw(dataset, split, "validation", seed=0).user.tolist() == [0, 1, 2, 4]  # one item fewer
+    steps = [[*range(1, end)] for end in split.train_end]
+    train = candidates.draw(dataset, split, "train", seed=0, steps=steps)
+    assert train.user.tolist() == [*[0] * 8, *[1] * 9, *[2] * 2, *[3] * 10, *[4] * 8]
+    assert train.step[train.user == 3].tolist() == [*range(1, 11)]
+    check_lists(dataset, train)
+    for users in (1, 2, 3):
+        assert len(candidates.draw(dataset, split, "test", seed=0, users=users)) == users, "a subset of the others"
+
+
+def test_the_others_keep_their_lists() -> None:
+    with_one = replace(DATA, sequences=(*DATA.sequences, np.arange(300, dtype=np.int32)))
+    with_one = replace(with_one, times=histories_times(with_one.sequences))
+    found = candidates.draw(with_one, sequences.split(with_one, "leave_one_out"), "test", seed=0)
+    assert candidates.content_hash(found) == candidates.content_hash(candidates.draw(DATA, SPLIT, "test", seed=0))
+
+
+def test_too_few_items_for_most_users_are_refused_with_the_size_that_would_do() -> None:
+    dataset = replace(of_lengths([12, 13, 5, 20, 14]), label="mine")
+    split = sequences.split(dataset, "leave_one_out")
     with pytest.raises(
-        UserError, match=r"user \d+ has interacted with \d+ of 24 items .* \d+ are left, 19 negatives are needed"
+        UserError,
+        match=r"^mine \(tiny\): 4 of 5 users with a target, such as user reader-0, have met so many of the 30 items "
+        r"that fewer than 19 are left to fill a list of 20: set `candidates` to at most 18$",
     ):
-        candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0)
-    check_lists(small, candidates.draw(small, sequences.split(small, "leave_one_out"), "test", seed=0, size=8), 8)
+        candidates.draw(dataset, split, "test", seed=0)
+    with pytest.raises(UserError, match="at most 18"):
+        candidates.draw(dataset, split, "test", seed=0, size=19)
+    assert candidates.draw(dataset, split, "test", seed=0, size=18).user.tolist() == [0, 1, 2]
+    half = of_lengths([12, 5])
+    assert candidates.draw(half, sequences.split(half, "leave_one_out"), "test", seed=0).user.tolist() == [1]
+    everything = of_lengths([30, 30, 30])
+    with pytest.raises(UserError, match="the data set has too few items"):
+        candidates.draw(everything, sequences.split(everything, "leave_one_out"), "test", seed=0)
+
+
+def test_errors_name_users_by_their_ids() -> None:
+    dataset = of_lengths([9, 9])
+    with pytest.raises(UserError, match="user reader-1 has no training target with a history at step 7"):
+        candidates.draw(dataset, sequences.split(dataset, "leave_one_out"), "train", seed=0, steps=[[1], [7]])
 
 
 @pytest.mark.parametrize(

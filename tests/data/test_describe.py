@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def small(kind: str = "real") -> Dataset:
 
 
 def test_facts_of_a_small_data_set() -> None:
-    facts = describe(small(), sequences.split(small(), "leave_one_out"))
+    facts = describe(small(), sequences.split(small(), "leave_one_out"), 2)
     expected = {
         "users": 3,
         "items": 4,
@@ -46,7 +47,12 @@ def test_facts_of_a_small_data_set() -> None:
         "popularity_gini": ((-3) * 1 + (-1 + 1 + 3) * 3) / (4 * 10),
         "popularity_top": 1.0,
         "tied_share": 1 / 3,
+        "ties": "file",
+        "tied_neighbours": 1 / 7,
+        "cloned_share": 0.0,
+        "later_share": 0.0,
         "test_users": 3,
+        "left_out": 1,
         "distinct_titles": 4,
         "title_characters": 6.5,
         "title_words": 1.5,
@@ -62,6 +68,34 @@ def test_real_data_is_not_called_synthetic() -> None:
     text = render(small(), sequences.split(small(), "leave_one_out"))
     assert "synthetic" not in text.lower()
     assert "1,234" in text
+
+
+def test_what_the_data_hide_is_said() -> None:
+    clones = dataclasses.replace(
+        small(),
+        sequences=tuple(np.array(items, dtype=np.int32) for items in ([0, 1, 2, 3], [1, 2, 3, 0], [1, 2, 3, 0])),
+        times=(np.array([1, 2, 2, 2]), *[np.array([1, 2, 3, 4])] * 2),
+        label="mine",
+        user_ids=("ann", "bob", "cy"),
+    )
+    split = sequences.split(clones, "leave_one_out")
+    split = dataclasses.replace(split, train_end=np.array([2, 3, 3]))  # the clone's training part reaches the target
+    text = render(clones, split, 2)
+    assert text.startswith("## mine (three)\n")
+    lines = text.splitlines()
+    for said in (
+        "- For 33.3 % of the users the last events have the same time: file order determines the target.",
+        "- For 33.3 % of the test targets, another user's training part has the same target after the same two items.",
+        '- 25.0 % of the training events are later than the earliest test event: `split = "temporal"` holds out',
+        "- Left out: 3 of 3 users with a test target (`ann`, `bob`, `cy`), who have met",
+        "**Cloned users**: 33.3 % of the test targets can be looked up",
+    ):
+        assert any(line.startswith(said) for line in lines), said
+    rows = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("|")) == 4}
+    assert rows["order of a user's events of one time"] == "file"
+    assert rows["of these, ascending in the item id"] == "–"  # two ties are too few to say
+    assert rows["of these, without enough items for a candidate list"] == "3"
+    assert "Cloned" not in render(small(), sequences.split(small(), "leave_one_out"))
 
 
 def test_a_replica_is_compared_with_real_facts() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rosepo_bench.base.config import DatasetConfig
-from rosepo_bench.data import catalog, sequences
+from rosepo_bench.data import catalog, population, sequences
 from rosepo_bench.data.types import Dataset
 
 SMALL_RAW = {"raw": (671, 9066, 100_004), "merged": (671, 9064, 100_004), "unique": (671, 9064, 100_003)}
@@ -79,3 +79,19 @@ def test_the_users_of_one_review_stay_in_a_temporal_split(shared_data: Path, tmp
     config = DatasetConfig(source="steam-australian", split="temporal")
     resolved = catalog.resolve("steam-australian", config, shared_data, tmp_path, offline=True)
     assert counts(catalog.load(resolved, config))["usable"] == (21_704, 2503, 43_940)
+
+
+def test_all_ties_of_movielens_ascend_in_the_movie(shared_data: Path, tmp_path: Path) -> None:
+    """22 % of neighbouring ratings have one time, and GroupLens lists all of them by movie; a draw undoes it."""
+    found = {}
+    for ties in ("file", "shuffled"):
+        config = DatasetConfig(source="ml-latest-small", ties=ties)
+        dataset = catalog.load(catalog.resolve("ml-latest-small", config, shared_data, tmp_path, offline=True), config)
+        found[ties] = population.facts(dataset, sequences.split(dataset, "leave_one_out"), 20)
+    assert found["file"]["tied_neighbours"] == pytest.approx(0.2199, abs=5e-5)
+    assert found["shuffled"]["tied_neighbours"] == found["file"]["tied_neighbours"]
+    assert found["file"]["tied_ascending"] == 1.0
+    assert found["shuffled"]["tied_ascending"] == pytest.approx(0.5, abs=0.02)
+    assert found["file"]["cloned_share"] == pytest.approx(13 / 671)
+    assert any("carries the item id" in remark for remark in population.remarks(found["file"]))
+    assert not any("carries the item id" in remark for remark in population.remarks(found["shuffled"]))

@@ -10,7 +10,7 @@ import pytest
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import sequences
-from rosepo_bench.data.types import Dataset, RawInteractions, Source
+from rosepo_bench.data.types import Dataset, RawInteractions, Source, Ties
 
 SOURCE = Source("tiny", "real")
 
@@ -169,3 +169,46 @@ def test_tied_targets_are_those_that_file_order_picked() -> None:
     later = replace(split, test=np.array([0, 0, -1, 0]))  # a neighbour after the target counts too
     assert sequences.tied(dataset, later).tolist() == [False, True, False, True]
     assert sequences.tied_share(dataset, later) == pytest.approx(2 / 3)
+
+
+def tied_world() -> RawInteractions:
+    """40 users with six events at two times, in falling order of the items' numbers; ids rise with the numbers, but not
+    as text."""
+    rows = [(user, item, 7 if item > 2 else 9) for user in range(40) for item in (5, 4, 3, 2, 1, 0)]
+    return replace(raw_of(rows, list("abcdef")), item_ids=("8", "9", "10", "11", "12", "13"))
+
+
+def histories(raw: RawInteractions, ties: Ties, seed: int = 0) -> list[list[int]]:
+    dataset = sequences.prepare(raw, 1, ties=ties, seed=seed)
+    assert dataset.ties == ties
+    return [own.tolist() for own in dataset.sequences]
+
+
+def test_ties_stand_in_the_order_that_is_asked_for() -> None:
+    raw = tied_world()
+    assert histories(raw, "file") == [[5, 4, 3, 2, 1, 0]] * 40
+    assert histories(raw, "item") == [[3, 4, 5, 0, 1, 2]] * 40
+    as_text = replace(raw, item_ids=("x8", "x9", "x10", "x11", "x12", "x13"))
+    assert histories(as_text, "item") == [[3, 4, 5, 2, 0, 1]] * 40
+    assert histories(replace(raw, item_ids=()), "item") == [[3, 4, 5, 0, 1, 2]] * 40
+    assert sequences.prepare(raw, 1).item_ids == raw.item_ids
+
+
+def test_shuffled_ties_are_drawn_anew_for_each_user_by_the_seed() -> None:
+    found = histories(tied_world(), "shuffled")
+    assert {tuple(sorted(own[:3])) for own in found} == {(3, 4, 5)}, "time comes first"
+    assert len({tuple(own[:3]) for own in found}) == len({tuple(own[3:]) for own in found}) == 6
+    assert found == histories(tied_world(), "shuffled")
+    assert found != histories(tied_world(), "shuffled", seed=1)
+
+
+def test_the_order_of_ties_is_part_of_the_digest() -> None:
+    settings: list[tuple[Ties, int]] = [("file", 0), ("item", 0), ("shuffled", 0), ("shuffled", 1)]
+    assert len({sequences.prepare(tied_world(), 1, ties=ties, seed=seed).digest for ties, seed in settings}) == 4
+
+
+def test_errors_name_the_data_set_as_the_profile_does() -> None:
+    with pytest.raises(UserError, match=r"^mine \(tiny\): leave_one_out needs 3 events"):
+        sequences.split(replace(dataset_of([[1, 2]]), label="mine"), "leave_one_out")
+    with pytest.raises(UserError, match=r"^tiny: the temporal split leaves"):
+        sequences.split(replace(dataset_of([[5, 5, 5]]), label="tiny"), "temporal")

@@ -166,6 +166,29 @@ def test_methods_of_different_sft_models_are_told(tmp_path: Path) -> None:
     assert "seed 0 start from 2 different SFT models" in " ".join(render(read_back(tmp_path, *rows)).split())
 
 
+AMD = {"processor": "AMD EPYC", "packages": {"torch": "2.13.0"}}
+INTEL = {"processor": "Intel(R) Xeon(R)", "packages": {"torch": "2.13.0"}}
+
+
+@pytest.mark.parametrize(
+    ("environments", "said"),
+    [
+        ((INTEL, AMD), ["processors: AMD EPYC, Intel(R) Xeon(R)."]),
+        ((AMD, {**AMD, "packages": {"torch": "2.12.1"}}), ["torch versions: 2.12.1, 2.13.0."]),
+        ((AMD, {**INTEL, "packages": {"torch": "2.12.1"}}), ["processors: ", "torch versions: "]),
+        ((AMD, AMD), []),
+        ((AMD, {}), []),  # a record of an older program, which does not tell
+    ],
+)
+def test_records_of_different_machines_are_told(
+    tmp_path: Path, environments: tuple[dict[str, Any], dict[str, Any]], said: list[str]
+) -> None:
+    rows = [record(name, ranks(30), environment=one) for name, one in zip(("sft", "dpo"), environments, strict=True)]
+    text = " ".join(render(read_back(tmp_path, *rows)).split())
+    assert text.count("Records of different ") == len(said)
+    assert all(f"Records of different {one}" in text for one in said)
+
+
 def test_different_users_are_refused(tmp_path: Path) -> None:
     records = read_back(tmp_path, record("sft", ranks(30)), record("dpo", ranks(30, users=90)))
     with pytest.raises(UserError, match=r"sft \(seed 0\) and dpo \(seed 0\) were evaluated on different users"):

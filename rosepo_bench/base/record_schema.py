@@ -141,9 +141,17 @@ class Oracle(Gaps):
     temperatures: dict[str, Fit]
 
 
+class SelfCheck(Part):
+    """In nats: of log-probs over the token forest from those of the model's own forward; what rounding explains."""
+
+    difference: float
+    tolerance: float
+
+
 class Diagnostics(Part):
     preference: Preference | None
     oracle: Oracle | None
+    self_check: SelfCheck | None = None
 
 
 class Throughput(Part):

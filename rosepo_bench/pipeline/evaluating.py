@@ -95,7 +95,7 @@ def _answered(
             answers = protocol.ask(made, queries)
         seconds = max(time.monotonic() - began, 1e-9)
         store.write_npz(folder / "answers.npz", **answers)
-        report = {"seconds": seconds, "users_per_s": len(queries) / seconds, **memory.report()}
+        report = {"seconds": seconds, "users_per_s": len(queries) / seconds, **memory.report(), **made.facts()}
         store.write_json(folder / "report.json", report)
 
     return Stage(

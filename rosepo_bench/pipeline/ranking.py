@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -33,6 +34,12 @@ class TitleRanker(Ranker):
             batch_tokens=self.batch_tokens,
             label=self.label,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """``self_check``: how far the first pass's log-probs over the forest were from those of the model's own
+        forward, and how far rounding explains."""
+        found = self.model.self_check
+        return {"self_check": asdict(found)} if found else {}
 
 
 def longest(queries: Queries) -> dict[int, Int[np.ndarray, " _"]]:

@@ -15,6 +15,13 @@ from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference
 
 
+def self_check(cell: Cell) -> dict[str, float] | None:
+    """How far the evaluated model's log-probs over the token forest are from those of its own forward; None for a
+    recommender."""
+    found: dict[str, float] | None = cell.task.stages.get(next(iter(cell.answered.values()))).report.get("self_check")
+    return found
+
+
 def preference(cell: Cell) -> dict[str, Any] | None:
     """Facts of preference training: its parts, ε, margins of held-out pairs before and after, and for how many users it
     changed the top item. None for other methods."""

@@ -51,7 +51,11 @@ def run(cell: Cell) -> None:
             }
             for protocol in cell.shared.protocols
         },
-        "diagnostics": {"preference": diagnostics.preference(cell), "oracle": diagnostics.oracle(cell)},
+        "diagnostics": {
+            "preference": diagnostics.preference(cell),
+            "oracle": diagnostics.oracle(cell),
+            "self_check": diagnostics.self_check(cell),
+        },
         "throughput": _throughput(cell, time.monotonic() - began),
         "environment": environment.facts(),
         "stages": _stage_keys(cell),

@@ -217,3 +217,11 @@ def test_what_training_is_watched_by_is_part_of_a_row(setting: str, watched: set
             made = cell(tmp_path, name, setting, f"validation.metric={metric}")
             rows[name].add(row_of(name, settings_of(made.method), recording._config(made)))
     assert {name for name, found in rows.items() if len(found) == 2} == watched
+
+
+def test_the_self_check_of_the_evaluated_model_is_told(found: dict[str, dict[str, Any]]) -> None:
+    """That of each language model, whose weights differ; none of recommenders."""
+    told = {name: one["diagnostics"]["self_check"] for name, one in found.items()}
+    assert {name for name, one in told.items() if one} == set(LEARNERS)
+    assert all(0 < told[name]["difference"] <= told[name]["tolerance"] < 1e-3 for name in LEARNERS)
+    assert len({told[name]["difference"] for name in LEARNERS}) == len(LEARNERS)

@@ -26,6 +26,10 @@ class Ranker:
         or the ``mean`` of a title's token log-probs; other rankers have one score and ignore it."""
         raise NotImplementedError
 
+    def facts(self) -> dict[str, Any]:
+        """What a record tells of the ranker, beside time and memory; asked after the scores."""
+        return {}
+
 
 class Protocol(Component):
     """An evaluation protocol. ``needs``: what it asks of a ranker; ``gives``: what metrics can be computed from."""

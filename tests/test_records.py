@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from v1_record import KEY, whole, write_v1
 
-from rosepo_bench.base import failures, progress, records
+from rosepo_bench.base import records
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.record_schema import SCHEMA, all_settings, digest_of, row_of
 
@@ -236,13 +234,6 @@ def test_a_record_without_the_hash_of_its_predictions_is_refused(given: Any, tmp
         records.read_record(path)
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(progress, "say", lines.append)
-    return lines
-
-
 def lose(path: Path) -> None:
     path.with_name(f"{SUM}.npz").unlink()
 
@@ -316,98 +307,3 @@ def test_a_row_is_method_and_settings_without_the_data_set() -> None:
     assert row == row_of("dpo", told, {}) == row_of("dpo", settings, {**config, "dataset": {"candidates": 50}})
     others = [("kto", settings, config), ("dpo", {**settings, "loss.beta": 2.0}, config), ("dpo", settings, {})]
     assert len({row, *(row_of(*other) for other in others)}) == 4
-
-
-# --- schema 1 ---------------------------------------------------------------------------------------------------------
-
-
-def test_records_of_schema_1_are_read(tmp_path: Path) -> None:
-    path = write_v1(tmp_path)
-    before = path.read_bytes()
-    (found,), problems = records.read_records(tmp_path)
-    assert problems == []
-    assert (found["schema"], found.key, found.seed, found.created) == (SCHEMA, KEY, 3, "")
-    assert found.protocols == ["candidates-sum"]
-    told = found["evaluations"]["candidates-sum"]
-    assert told["facts"] == {"name": "candidates", "size": 25, "score": "sum"}
-    assert told["metrics"] == whole()["metrics"]
-    assert found["diagnostics"] == {"preference": whole()["preference"], "oracle": whole()["oracle"]}
-    assert found.predictions("candidates-sum")["rank"].tolist() == [1, 1, 7]
-    assert found["training"] is None
-    assert records.usable(path.parent)
-    assert path.read_bytes() == before
-    path.with_name("predictions.npz").unlink()
-    assert not records.usable(path.parent)
-
-
-def test_settings_that_do_nothing_make_no_other_row_of_schema_1(tmp_path: Path) -> None:
-    """SFT's configuration held preference.beta too."""
-
-    def row(method: str, **changes: Any) -> str:
-        made = (
-            whole()
-            if method == "rosepo"
-            else {**whole(), "family": "language_model", "preference": None, "oracle": None}
-        )
-        config = {**made["config"], **changes}
-        shutil.rmtree(tmp_path / "records", ignore_errors=True)
-        return records.read_record(write_v1(tmp_path, {**made, "method": method, "config": config})).row
-
-    for method in ("sft", "rosepo"):
-        assert row(method) != row(method, sft={"lr": 0.5})
-        assert row(method) == row(method, dataset={"candidates": 99}, threads=9)
-    assert row("sft") == row("sft", preference={"beta": 0.5})
-    assert row("rosepo") != row("rosepo", preference={"beta": 0.5})
-    assert row("rosepo") != row("rosepo", sasrec={"epochs": 5})
-
-
-@pytest.mark.parametrize("name", ["protocol", "metrics", "oracle", "config", "stages", "throughput"])
-def test_a_torn_record_of_schema_1_is_named(name: str, tmp_path: Path) -> None:
-    made = whole()
-    del made[name]
-    path = write_v1(tmp_path, made)
-    with pytest.raises(UserError, match=f"not a whole record of schema 1 .*'{name}'"):
-        records.read_record(path)
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-def failure(method: str = "dpo", key: str = "k", reason: str = "killed", **settings: Any) -> failures.Failure:
-    return failures.Failure("steam", method, 2, reason, key, settings, ["line 1", "line 2"])
-
-
-def test_failures_are_files_of_their_own(tmp_path: Path) -> None:
-    """One a cell; written again it says the last reason and the settings of then."""
-    first = failures.write_failure(tmp_path, failure(beta=1.0))
-    assert first == tmp_path / "failures" / "steam-dpo-seed2.json"
-    failures.write_failure(tmp_path, failure("kto"))
-    told = json.loads(first.read_text())
-    assert (told["reason"], told["key"], told["traceback"]) == ("killed", "k", ["line 1", "line 2"])
-    assert failures.write_failure(tmp_path, failure(key="other", reason="again", beta=2.0)) == first
-    found = [(one.method, one.reason, one.key, one.settings) for one in failures.read_failures(tmp_path)]
-    assert found == [("dpo", "again", "other", {"beta": 2.0}), ("kto", "killed", "k", {})]
-    failures.forget_failure(tmp_path, "steam", "dpo", 2)
-    failures.forget_failure(tmp_path, "steam", "dpo", 2)
-    assert [one.method for one in failures.read_failures(tmp_path)] == ["kto"]
-    assert failures.read_failures(tmp_path / "nothing") == []
-
-
-def test_a_failure_that_another_process_removes_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = failures.write_failure(tmp_path, failure())
-    read = failures.read_json
-
-    def removed(given: Path) -> Any:
-        given.unlink()
-        return read(given)
-
-    monkeypatch.setattr(failures, "read_json", removed)
-    assert failures.read_failures(tmp_path) == []
-    assert not path.exists()
-
-
-def test_a_foreign_file_among_failures_is_named(tmp_path: Path) -> None:
-    (tmp_path / "failures").mkdir()
-    (tmp_path / "failures" / "a.json").write_text('{"dataset": 1}')
-    with pytest.raises(UserError, match=r"a\.json: not a note of a failed cell; delete it"):
-        failures.read_failures(tmp_path)

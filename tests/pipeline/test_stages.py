@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rosepo_bench.base import manifest, progress, records, seeds, store
+from rosepo_bench.base import manifest, records, seeds, store
 from rosepo_bench.base.work import Work
 from rosepo_bench.pipeline import stages as module
 from rosepo_bench.pipeline.stages import Stage, StageFailedError, Stages
@@ -32,23 +32,6 @@ def compute(folder, work):
 read = lambda folder: store.read_json(folder / "a.json")
 print(Stages(out).get(Stage("steam.sft", 1, (), compute, read)), flush=True)
 """
-
-
-class Said(progress.Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    reporter = Said()
-    monkeypatch.setattr(progress, "_current", reporter)
-    return reporter.lines
 
 
 class Made:

@@ -126,13 +126,14 @@ def remarks(told: Mapping[str, Any]) -> list[str]:
 
 
 def warning(told: Mapping[str, Any]) -> str:
-    """The warning of cloned users; empty where there are few."""
+    """The warning of what may be cloned users; empty where there are few."""
     if (told.get("cloned_share") or 0) <= MANY_CLONES:
         return ""
     return (
-        f"**Cloned users**: {_percent(told['cloned_share'])} of the test targets can be looked up, because windows of "
-        "one history seem to have been published as several users. Scores say little about recommendation here: merge "
-        "these users, or hold their histories out together."
+        f"**Cloned users?** {_percent(told['cloned_share'])} of the test targets stand after the same two items in "
+        "another user's training part, where a model can look them up. Windows of one history that were published as "
+        "several users look like this: merge such users, or hold their histories out together. A small catalogue of "
+        "series looks like this too."
     )
 
 

@@ -88,7 +88,7 @@ def test_what_the_data_hide_is_said() -> None:
         "- For 33.3 % of the test targets, another user's training part has the same target after the same two items.",
         '- 25.0 % of the training events are later than the earliest test event: `split = "temporal"` holds out',
         "- Left out: 3 of 3 users with a test target (`ann`, `bob`, `cy`), who have met",
-        "**Cloned users**: 33.3 % of the test targets can be looked up",
+        "**Cloned users?** 33.3 % of the test targets stand after the same two",
     ):
         assert any(line.startswith(said) for line in lines), said
     rows = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("|")) == 4}

@@ -202,5 +202,5 @@ def test_remarks(told: dict[str, Any], said: list[str]) -> None:
 
 @pytest.mark.parametrize(("share", "warned"), [(None, False), (0.0, False), (0.05, False), (0.051, True)])
 def test_only_many_clones_are_warned_of(share: float | None, warned: bool) -> None:
-    assert population.warning({"cloned_share": share}).startswith("**Cloned users**: 5.1 %" if warned else "")
+    assert population.warning({"cloned_share": share}).startswith("**Cloned users?** 5.1 %" if warned else "")
     assert bool(population.warning({"cloned_share": share})) == warned

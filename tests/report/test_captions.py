@@ -40,7 +40,7 @@ def test_the_caption_says_what_the_data_hide(tmp_path: Path) -> None:
     text = caption(render(read_back(tmp_path, record("sft", ranks(30), data=FACTS))))
     for said in SAID:
         assert said in " ".join(text.split("\n\n")[0].split()), said
-    assert text.split("\n\n")[1].startswith("**Cloned users**: 91.0 % of the test targets can be looked up")
+    assert text.split("\n\n")[1].startswith("**Cloned users?** 91.0 % of the test targets stand after the same")
     assert max(map(len, text.splitlines())) <= 118
 
 
@@ -55,7 +55,7 @@ def test_records_from_before_these_facts_are_read_beside_newer_ones(tmp_path: Pa
     assert alone.endswith("file order determines the target.")
     for old, new in (("sft", "dpo"), ("dpo", "sft")):
         both = (record(old, ranks(30)), record(new, ranks(20), data=FACTS))
-        assert "**Cloned users**" in render(read_back(tmp_path / old, *both))
+        assert "**Cloned users?**" in render(read_back(tmp_path / old, *both))
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ REFUSED = [
     (["--methods", "sft,sft"], "listed twice"),
     (["--datasets", "steem"], "did you mean 'steam'?"),
     (["--set", "datasets.steam.core=60"], "nobody is left in the 60-core"),
-    (["--set", "datasets.steam.candidates=2000"], "set a smaller `candidates`"),
+    (["--set", "datasets.steam.candidates=2000"], "set `candidates` to at most 26"),
     (["--set", "model.context=40"], "the model's context is 40"),
     (["--set", "batch_tokens=80"], "a pass takes batch_tokens = 80; raise batch_tokens"),
     (["--set", "scoring.batch_tokens=80"], "a pass takes scoring.batch_tokens = 80; raise scoring.batch_tokens"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Tables = dict[str, dict[str, Any]]
-AtomicColumn = Literal["user_id", "item_id", "timestamp", "title", "year", "genre"]
+AtomicColumn = Literal["user_id", "item_id", "timestamp", "title", "year", "author", "genre"]
 COMPONENTS = ("losses", "samplers", "smoothings", "oracles")
 
 
@@ -26,7 +26,7 @@ class DatasetConfig(Section):
     )
     columns: dict[AtomicColumn, str | Annotated[list[str], Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="atomic only: how the files call user_id, item_id, timestamp, title, year and genre, e.g. "
+        description="atomic only: how the files call user_id, item_id, timestamp, title, year, author and genre, e.g. "
         'title = "app_name"; of a list, the first that a file has is read',
     )
     time_unit: Literal["seconds", "milliseconds", "order"] = Field(

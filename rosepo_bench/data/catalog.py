@@ -15,6 +15,7 @@ from rosepo_bench.data import fetch, finding, sequences
 from rosepo_bench.data.finding import Found, Place
 from rosepo_bench.data.readers import atomic
 from rosepo_bench.data.sources import SOURCES, Layout, SourceSpec
+from rosepo_bench.data.titles import first_of_title
 from rosepo_bench.data.types import Dataset, RawFile, Source
 
 __all__ = ["SOURCES", "Resolved", "load", "resolve"]
@@ -86,6 +87,8 @@ def load(resolved: Resolved, config: DatasetConfig) -> Dataset:
         raw = resolved.layout.reader(dict(resolved.paths), source)
         rows = len(raw.user) + sum(raw.left_out.values())
         _check_rows(spec, resolved.layout, resolved.paths[0][1], rows)
+        if spec.lists_twice:
+            raw = replace(raw, works=first_of_title(raw.titles))
     return sequences.prepare(raw, config.core, config.split, config.ties, config.seed)
 
 

@@ -13,6 +13,8 @@ from rosepo_bench.data import population
 from rosepo_bench.data.synthetic.calibration import CALIBRATED, FACTS, TOLERANCE, gini
 from rosepo_bench.data.types import Dataset, Split
 
+LISTED = 10
+"""As many merged items, and as many renamed ones, are printed; `describe` returns all."""
 _LABELS = {
     "users": "users",
     "items": "items",
@@ -36,7 +38,6 @@ _LABELS = {
     "validation_users": "users with a validation target",
     "test_users": "users with a test target",
     "left_out": "of these, without enough items for a candidate list",
-    "distinct_titles": "distinct titles",
     "title_characters": "title length, median characters",
     "title_words": "title length, median words",
 }
@@ -45,7 +46,8 @@ _LABELS = {
 def describe(dataset: Dataset, split: Split, size: int = 20) -> dict[str, Any]:
     """Facts of ``dataset`` under ``split``, with candidate lists of ``size``: numbers by name (those of the table that
     `render` prints, `population.facts` among them), ``genres`` (label: items, most frequent first), ``counts`` after
-    each step of the preparation, and ``comparison`` of a replica with the real facts (None for real data)."""
+    each step of the preparation, ``merged`` (title: the owner's ids that became this item), ``renamed`` (title: the
+    owner's, where several items have it), and ``comparison`` of a replica with the real facts (None for real data)."""
     lengths = np.array([len(sequence) for sequence in dataset.sequences])
     popularity = np.bincount(np.concatenate(dataset.sequences), minlength=dataset.items)
     q25, median, q75 = np.quantile(lengths, (0.25, 0.5, 0.75))
@@ -67,11 +69,12 @@ def describe(dataset: Dataset, split: Split, size: int = 20) -> dict[str, Any]:
         **population.facts(dataset, split, size),
         "split": split.kind,
         "validation_users": int((split.validation >= 0).sum()),
-        "distinct_titles": len(set(dataset.titles)),
         "title_characters": float(np.median([len(title) for title in dataset.titles])),
         "title_words": float(np.median([len(title.split()) for title in dataset.titles])),
         "genres": dict(Counter(label for labels in dataset.genres for label in labels).most_common()),
         "counts": dataset.counts,
+        "merged": {dataset.titles[item]: list(ids) for item, ids in dataset.merged},
+        "renamed": {dataset.titles[item]: title for item, title in dataset.renamed},
     }
     facts["comparison"] = compare(dataset, facts)
     return facts
@@ -109,12 +112,28 @@ def render(dataset: Dataset, split: Split, size: int = 20) -> str:
     if facts["counts"]:
         steps = [[step, *map(_number, left.values())] for step, left in facts["counts"].items()]
         parts.append(_table(steps, ["preparation", *next(iter(facts["counts"].values()))]))
+    parts += filter(None, (_titles(facts),))
     if facts["genres"]:
         labels = [[label, _number(items)] for label, items in facts["genres"].items()]
         parts.append(_table(labels, ["genre", "items"]))
     if synthetic:
         parts.append(_comparison(facts["comparison"]))
     return "\n\n".join(parts) + "\n"
+
+
+def _titles(facts: dict[str, Any]) -> str:
+    """The first of the merged and of the renamed items, as a Markdown list; empty where there are none."""
+    merged = [f"{title} ({', '.join(ids)})" for title, ids in facts["merged"].items()]
+    renamed = [f"{own} → {title}" for title, own in facts["renamed"].items()]
+    lines = (
+        (f"{len(merged)} items are several of the owner's, merged (with the owner's ids)", merged),
+        (f"{len(renamed)} items have the title of another and are named anew for the model", renamed),
+    )
+    return "\n".join(f"- {what}: {_some(names)}" for what, names in lines if names)
+
+
+def _some(names: list[str]) -> str:
+    return "; ".join(names[:LISTED]) + f"; and {len(names) - LISTED} more" * (len(names) > LISTED)
 
 
 def _comparison(rows: dict[str, dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@ are fine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.seeds import digest, generator
+from rosepo_bench.data.titles import told_apart
 from rosepo_bench.data.types import Dataset, RawInteractions, Split, Ties
 
 Kind = Literal["leave_one_out", "temporal"]
@@ -37,15 +39,17 @@ class _Table:
 def prepare(
     raw: RawInteractions, core: int, kind: Kind = "leave_one_out", ties: Ties = "file", seed: int = 0
 ) -> Dataset:
-    """Histories of a raw data set. Steps, each counted: ``raw``; ``merged`` (items of equal title become
-    one); ``unique`` (of a user's events with the same item only the first is kept); ``core`` (every user and item has
-    at least ``core`` events); ``usable`` (leave_one_out also needs three events per user; items still need ``core``).
-    A user's events of one time stand in the order of the ``file``, of the ``item`` ids, or ``shuffled`` by ``seed``.
+    """Histories of a raw data set. Steps, each counted: ``raw``; ``merged`` (the editions of a work become one item);
+    ``unique`` (of a user's events with the same item only the first is kept); ``core`` (every user and item has at
+    least ``core`` events); ``usable`` (leave_one_out also needs three events per user; items still need ``core``).
+    Items of one title stay several: ``titles.told_apart`` names them. A user's events of one time stand in the order of
+    the ``file``, of the ``item`` ids, or ``shuffled`` by ``seed``.
 
     UserError: no user is left."""
     table = _Table(raw.user, raw.item, raw.time, {})
     table.count("raw")
-    table.item = _first_of_title(raw.titles)[raw.item]
+    if raw.works is not None:
+        table.item = raw.works[raw.item]
     table.count("merged")
     table.keep(np.lexsort((_tie_order(raw, table, ties, seed), raw.time, raw.user)))
     _, first = np.unique(table.user * len(raw.titles) + table.item, return_index=True)
@@ -123,12 +127,6 @@ def _tie_order(raw: RawInteractions, table: _Table, ties: Ties, seed: int) -> Sh
     return np.arange(len(raw.user))
 
 
-def _first_of_title(titles: tuple[str, ...]) -> Int64[np.ndarray, " items"]:
-    """For each item the first item of the same title."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(title, index) for index, title in enumerate(titles)], dtype=np.int64)
-
-
 def _core(table: _Table, user_k: int, item_k: int) -> None:
     """Drops users with fewer than ``user_k`` and items with fewer than ``item_k`` events until none
     is left to drop."""
@@ -144,7 +142,8 @@ def _dataset(raw: RawInteractions, table: _Table, ties: Ties) -> Dataset:
     """Users and items renumbered in their old order; histories are views of one array."""
     items, item = np.unique(table.item, return_inverse=True)
     users = np.unique(table.user).tolist()
-    titles = tuple(raw.titles[index] for index in items.tolist())
+    owners = [raw.titles[index] for index in items.tolist()]
+    titles = told_apart(owners, [raw.hints[index] for index in items.tolist()] if raw.hints else ())
     genres = tuple(raw.genres[index] for index in items.tolist())
     bounds = np.flatnonzero(np.diff(table.user)) + 1
     flat = item.astype(np.int32)
@@ -160,9 +159,24 @@ def _dataset(raw: RawInteractions, table: _Table, ties: Ties) -> Dataset:
         counts=table.counts,
         user_ids=tuple(raw.user_ids[user] for user in users),
         item_ids=tuple(raw.item_ids[index] for index in items.tolist()) if raw.item_ids else (),
+        renamed=tuple((item, own) for item, own in enumerate(owners) if titles[item] != own),
+        merged=tuple(_merged(raw, items)),
         ties=ties,
         digest=digest(raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds),
     )
+
+
+def _merged(raw: RawInteractions, items: Int64[np.ndarray, " items"]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The items that several of the owner's became, with the ids of those that have events."""
+    if raw.works is None:
+        return
+    met = np.unique(raw.item)
+    met = met[np.argsort(raw.works[met], kind="stable")]
+    works, first = np.unique(raw.works[met], return_index=True)
+    for work, own in zip(works.tolist(), np.split(met, first[1:]), strict=True):
+        item = int(np.searchsorted(items, work))
+        if len(own) > 1 and item < len(items) and items[item] == work:
+            yield item, tuple(raw.item_ids[index] for index in own.tolist())
 
 
 def _nobody(raw: RawInteractions, core: int, counts: dict[str, dict[str, int]]) -> str:
@@ -171,7 +185,7 @@ def _nobody(raw: RawInteractions, core: int, counts: dict[str, dict[str, int]]) 
         f"{step}: " + ", ".join(f"{n} {what}" for what, n in count.items()) for step, count in counts.items()
     )
     for k in range(core - 1, 0, -1):
-        trial = _Table(raw.user, _first_of_title(raw.titles)[raw.item], raw.time, {})
+        trial = _Table(raw.user, raw.item if raw.works is None else raw.works[raw.item], raw.time, {})
         _, first = np.unique(trial.user * len(raw.titles) + trial.item, return_index=True)
         trial.keep(first)
         _core(trial, max(k, SHORTEST), k)

@@ -33,7 +33,8 @@ class Layout:
 class SourceSpec:
     """A data set. ``folders`` are further names of its folder in a data directory; ``replica`` is the kind of
     synthetic replica that may stand in; ``rows`` is the published number of interactions, which reveals a file that was
-    truncated at the end of a line."""
+    truncated at the end of a line; ``lists_twice``: some items stand in the owner's list twice, with one title and two
+    ids."""
 
     name: str
     what: str
@@ -45,6 +46,7 @@ class SourceSpec:
     folders: tuple[str, ...] = ()
     replica: Literal["steam", "goodreads"] | None = None
     rows: int = 0
+    lists_twice: bool = False
 
     @property
     def how(self) -> str:
@@ -118,6 +120,7 @@ _SPECS = (
         layouts=(_100K[0], _ATOMIC_100K),
         archives=(_100K[1], _WHEEL),
         rows=100_000,
+        lists_twice=True,
     ),
     SourceSpec(
         name="ml-1m",

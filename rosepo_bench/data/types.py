@@ -39,7 +39,9 @@ class RawInteractions:
     """Rows as the owner publishes them, in file order. ``item`` indexes ``titles`` and ``genres``, ``user`` indexes
     ``user_ids``. ``time`` orders the rows: unix seconds, nanoseconds where the file has fractions, or the file's own
     numbers where it has no dates. ``left_out``: rows that are not among them, by reason (`without a user id`).
-    ``item_ids``: the items as their owner names them; empty where their numbers are in the order of the ids already."""
+    ``item_ids``: the items as their owner names them; empty in an invented world. ``works[i]``: the item of which item
+    i is an edition, itself where of none; None where the owner tells no works. ``hints[i]``: what tells item i from
+    others of its title, its year or author; empty where not known."""
 
     source: Source
     user: Int64[np.ndarray, " rows"]
@@ -50,6 +52,8 @@ class RawInteractions:
     genres: tuple[tuple[str, ...], ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     item_ids: tuple[str, ...] = ()
+    works: Int64[np.ndarray, " items"] | None = None
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class Dataset:
     ``times[u]`` their times, in the unit of RawInteractions; ``ties`` says how events of one time are ordered.
     ``counts`` gives the users, items and interactions left after each step of the preparation; ``digest`` is the sha256
     of everything that can change a result. ``user_ids`` and ``item_ids`` are users and items as their owner names them
-    (``item_ids`` empty: see RawInteractions). ``label`` is the data set's name in the profile, for messages."""
+    (``item_ids`` empty in an invented world). ``titles`` are all different: ``renamed`` holds (item, the owner's title)
+    where several items had the same. ``merged`` holds (item, the owner's ids that became this item). ``label`` is the
+    data set's name in the profile, for messages."""
 
     name: str
     source: Source
@@ -70,6 +76,8 @@ class Dataset:
     digest: str = ""
     user_ids: tuple[str, ...] = ()
     item_ids: tuple[str, ...] = ()
+    renamed: tuple[tuple[int, str], ...] = ()
+    merged: tuple[tuple[int, tuple[str, ...]], ...] = ()
     ties: Ties = "file"
     label: str = ""
 

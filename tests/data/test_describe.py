@@ -53,7 +53,6 @@ def test_facts_of_a_small_data_set() -> None:
         "later_share": 0.0,
         "test_users": 3,
         "left_out": 1,
-        "distinct_titles": 4,
         "title_characters": 6.5,
         "title_words": 1.5,
         "genres": {"A": 3, "B": 2},

@@ -11,14 +11,15 @@ from rosepo_bench.base.config import DatasetConfig
 from rosepo_bench.data import catalog, population, sequences
 from rosepo_bench.data.types import Dataset
 
-SMALL_RAW = {"raw": (671, 9066, 100_004), "merged": (671, 9064, 100_004), "unique": (671, 9064, 100_003)}
+SMALL_RAW = dict.fromkeys(("raw", "merged", "unique"), (671, 9066, 100_004))
 STEAM_RAW = dict.fromkeys(("raw", "merged", "unique"), (21704, 2503, 43940))
 SHARED = {
-    ("ml-latest-small", 1): {**SMALL_RAW, "core": (671, 9064, 100_003), "usable": (671, 9064, 100_003)},
-    ("ml-latest-small", 5): {**SMALL_RAW, "core": (671, 3496, 90_073), "usable": (671, 3496, 90_073)},
+    ("ml-latest-small", 1): {**SMALL_RAW, "core": (671, 9066, 100_004), "usable": (671, 9066, 100_004)},
+    ("ml-latest-small", 5): {**SMALL_RAW, "core": (671, 3496, 90_072), "usable": (671, 3496, 90_072)},
     ("steam-australian", 1): {**STEAM_RAW, "core": (21_704, 2503, 43_940), "usable": (5316, 1947, 23_395)},
     ("steam-australian", 5): {**STEAM_RAW, "core": (1301, 330, 7663), "usable": (1301, 330, 7663)},
 }
+RENAMED = {("ml-latest-small", 1): {7103: "War of the Worlds (2005)", 7127: "Hamlet (2000)"}}  # each is two films
 ML100K_RAW = {"raw": (943, 1682, 100_000), "merged": (943, 1664, 100_000), "unique": (943, 1664, 99_693)}
 ML100K = {
     1: {**ML100K_RAW, "core": (943, 1664, 99_693), "usable": (943, 1664, 99_693)},
@@ -48,6 +49,8 @@ def test_counts_of_the_shared_files(shared_data: Path, tmp_path: Path, source: s
     assert dataset.source.kind == resolved.kind == "real"
     assert counts(dataset) == SHARED[source, core]
     check_invariants(dataset, core)
+    assert dataset.merged == ()
+    assert dict(dataset.renamed) == RENAMED.get((source, core), {})
 
 
 @pytest.mark.parametrize("core", ML100K)
@@ -57,6 +60,16 @@ def test_counts_of_movielens_100k(ml100k_cache: Path, core: int) -> None:
     assert counts(dataset) == ML100K[core]
     check_invariants(dataset, core)
     assert {"Toy Story (1995)", "unkonwn"} <= set(dataset.titles)  # the file's spelling
+    assert dataset.renamed == ()
+
+
+def test_movielens_100k_lists_18_movies_twice(ml100k_cache: Path) -> None:
+    config = DatasetConfig(source="ml-100k")
+    dataset = catalog.load(catalog.resolve("ml-100k", config, None, ml100k_cache, offline=True), config)
+    merged = {dataset.titles[item]: ids for item, ids in dataset.merged}
+    assert len(merged) == 18
+    assert merged["Chasing Amy (1997)"] == ("246", "268")
+    assert all(len(ids) == 2 for ids in merged.values())
 
 
 def test_415_of_943_test_targets_of_movielens_100k_are_picked_by_file_order(ml100k_cache: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import sequences
+from rosepo_bench.data.titles import first_of_title
 from rosepo_bench.data.types import Dataset, RawInteractions, Source, Ties
 
 SOURCE = Source("tiny", "real")
@@ -18,7 +19,9 @@ SOURCE = Source("tiny", "real")
 def raw_of(rows: list[tuple[int, int, int]], titles: list[str]) -> RawInteractions:
     user, item, time = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     names = tuple(f"u{index}" for index in range(int(user.max()) + 1))
-    return RawInteractions(SOURCE, user, item, time, names, tuple(titles), tuple((title,) for title in titles))
+    genres, ids = tuple((title,) for title in titles), tuple(f"i{item}" for item in range(len(titles)))
+    works = first_of_title(titles)
+    return RawInteractions(SOURCE, user, item, time, names, tuple(titles), genres, item_ids=ids, works=works)
 
 
 def dataset_of(times: list[list[int]]) -> Dataset:
@@ -83,6 +86,7 @@ def test_each_step_is_counted() -> None:
         "usable": {"users": 1, "items": 3, "interactions": 3},
     }
     assert dataset.titles == ("A (1990)", "B", "C")
+    assert dataset.merged == ((0, ("i0", "i1")),)
     assert dataset.sequences[0].tolist() == [1, 2, 0]
 
 

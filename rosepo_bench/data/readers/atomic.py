@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.readers import reading, times
 from rosepo_bench.data.readers.reading import Ids, Rows, broken, clean, missing, with_year
+from rosepo_bench.data.readers.records import Catalogue, Item
 from rosepo_bench.data.readers.tabs import Table
 from rosepo_bench.data.types import RawInteractions, Source
 
-Catalogue = dict[str, tuple[str, tuple[str, ...]]]  # title (empty where there is none) and genres by item_id
 NAMES: Mapping[str, Sequence[str]] = {  # of each column, best first
     "user_id": ("user_id",),
     "item_id": ("item_id",),
     "timestamp": ("timestamp",),
     "title": ("title", "movie_title", "item_name", "name"),
     "year": ("release_year", "year"),
+    "author": ("author", "authors"),
     "genre": ("genre", "genres", "class", "categories", "category"),
 }
 
@@ -30,13 +32,14 @@ def read(
     columns: Mapping[str, str | Sequence[str]] | None = None,
 ) -> RawInteractions:
     """``ratings``: the .inter file (user_id, item_id, timestamp); ``items``: the .item file with a title column, and a
-    year appended to the title where there is one. ``time_unit`` of the timestamps: ``seconds``, ``milliseconds`` or
-    ``order``. ``columns``: the files' own names of columns in NAMES; of several, the first that a file has is read.
-    Rows without an id, a time or an item's title are left out and counted."""
+    year appended to the title where there is one; an author tells items of one title apart. ``time_unit`` of the
+    timestamps: ``seconds``, ``milliseconds`` or ``order``. ``columns``: the files' own names of columns in NAMES; of
+    several, the first that a file has is read. Rows without an id, a time or an item's title are left out and
+    counted."""
     own = {key: [name] if isinstance(name, str) else name for key, name in (columns or {}).items()}
     names = {**NAMES, **own}
     catalogue = _items(Table(paths["items"]), names)
-    titled = {key: entry for key, entry in catalogue.items() if entry[0]}
+    titled = {key: item for key, item in catalogue.items() if item.title}
     position = {key: place for place, key in enumerate(titled)}
     users, rows, table = Ids(), Rows(time_unit), Table(paths["ratings"])
     places = [table.needed(key, names[key]) for key in ("user_id", "item_id", "timestamp")]
@@ -52,8 +55,10 @@ def read(
         rows.add(users(user), position[key], when)
     if not rows.user and not rows.left_out:
         raise UserError(f"{table.path}: no interactions below the header")
-    titles, genres = zip(*titled.values(), strict=True)
-    return rows.finish(source, users, titled, titles, genres)
+    items = titled.values()
+    titles, genres = tuple(item.title for item in items), tuple(item.genres for item in items)
+    raw = rows.finish(source, users, titled, titles, genres)
+    return replace(raw, hints=tuple(item.hint for item in items))
 
 
 def locate(prefix: Path) -> tuple[Path, Path]:
@@ -71,11 +76,8 @@ def locate(prefix: Path) -> tuple[Path, Path]:
 
 def _items(table: Table, names: Mapping[str, Sequence[str]]) -> Catalogue:
     ids = table.needed("item_id", (*names["item_id"], "item_id", "id"))  # whose else, in a file of items
-    titles, years, genres = (
-        table.needed("title", names["title"]),
-        table.place(names["year"]),
-        table.place(names["genre"]),
-    )
+    titles = table.needed("title", names["title"])
+    years, authors, genres = (table.place(names[key]) for key in ("year", "author", "genre"))
     catalogue: Catalogue = {}
     for number, fields in table:
         key, title = fields[ids], fields[titles]
@@ -84,12 +86,17 @@ def _items(table: Table, names: Mapping[str, Sequence[str]]) -> Catalogue:
         if key in catalogue:
             cause = "delete one of the two lines"
             raise broken(table.path, number, "an item_id that has not come before", key, cause)
-        labels = "" if genres is None or missing(fields[genres]) else clean(fields[genres])
-        title = "" if missing(title) else with_year(title, "" if years is None else fields[years])
-        catalogue[key] = title, tuple(labels.split())
-    if not any(title for title, _ in catalogue.values()):
+        year, author, labels = (_given(fields, place) for place in (years, authors, genres))
+        title = "" if missing(title) else with_year(title, year)
+        catalogue[key] = Item(title, tuple(labels.split()), hint=author)
+    if not any(item.title for item in catalogue.values()):
         raise UserError(f"{table.path}: no item has a title below the header")
     return catalogue
+
+
+def _given(fields: Sequence[str], place: int | None) -> str:
+    """A field that a file may lack, empty where it does."""
+    return "" if place is None or missing(fields[place]) else clean(fields[place])
 
 
 def _lack(user: str, key: str, time: str, catalogue: Catalogue) -> str:
@@ -102,7 +109,7 @@ def _lack(user: str, key: str, time: str, catalogue: Catalogue) -> str:
         return reading.NO_TIME
     if key not in catalogue:
         return reading.NOT_LISTED
-    return "" if catalogue[key][0] else reading.NO_TITLE
+    return "" if catalogue[key].title else reading.NO_TITLE
 
 
 def _no_time(path: Path, number: int, found: str, unit: str) -> UserError:

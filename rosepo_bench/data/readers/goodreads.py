@@ -1,8 +1,8 @@
 """UCSD Book Graph: Goodreads shelves (Wan and McAuley, RecSys 2018; ACL 2019), whole or one genre.
 
 An interaction is a book put on a shelf. Its time is ``date_added``, which every row has (``read_at`` is mostly empty,
-and often says 1988). Titles keep their series numbers. The publication year is not appended: it is that of an edition,
-and editions of one book are merged by their equal titles."""
+and often says 1988). Titles keep their series numbers. A book of the file is an edition: those of one work are one
+item, with the title of the most rated. A work is a ``work_id``, else a title with its first author."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rosepo_bench.data.readers.reading import clean
-from rosepo_bench.data.readers.records import Catalogue, Interactions, records
+from rosepo_bench.data.readers.records import Catalogue, Interactions, Item, Record, records
 from rosepo_bench.data.types import RawInteractions, Source
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -70,8 +70,23 @@ def _books(path: Path) -> Catalogue:
             raise book.broken("book_id, title and popular_shelves [{count, name}, …]", "book_id", "popular_shelves")
         title = clean(book.text("title") or book.text("title_without_series"))
         if title or key not in books:
-            books[key] = title, _genres(shelves)
+            books[key] = Item(title, _genres(shelves), *_edition(book, title))
     return books
+
+
+def _edition(book: Record, title: str) -> tuple[str, tuple[str, ...], int]:
+    """The year, the work and the ratings of a book."""
+    authors, year = book.fields.get("authors") or [], book.text("publication_year")
+    if not isinstance(authors, list) or not all(isinstance(author, dict) for author in authors):
+        raise book.broken("authors [{author_id, role}, …]", "book_id", "authors")
+    try:
+        ratings = int(float(book.text("ratings_count") or 0))
+    except (ValueError, OverflowError):
+        raise book.broken("ratings_count as a whole number", "book_id", "ratings_count") from None
+    author = Record(book.path, book.line, authors[0]).text("author_id") if authors else ""
+    if work := book.text("work_id"):
+        return year, (work,), ratings
+    return year, (title, author) if title and author else (), ratings
 
 
 def _genres(shelves: list[dict[str, Any]]) -> tuple[str, ...]:

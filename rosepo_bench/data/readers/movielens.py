@@ -65,7 +65,8 @@ def _join(
     genres = tuple(catalogue[key][1] for key in order.tolist())
     item = np.searchsorted(order, table[:, 1])
     names = tuple(str(name) for name in users.tolist())
-    raw = RawInteractions(source, user, item, table[:, 2].copy(), names, titles, genres)
+    ids = tuple(str(key) for key in order.tolist())
+    raw = RawInteractions(source, user, item, table[:, 2].copy(), names, titles, genres, item_ids=ids)
     return reading.noted(raw, left_out)
 
 

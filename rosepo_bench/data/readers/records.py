@@ -5,15 +5,30 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.readers.reading import NO_ITEM, NO_TIME, NO_TITLE, NO_USER, NOT_LISTED, Ids, Rows, broken, lines
 from rosepo_bench.data.types import RawInteractions, Source
 
-Catalogue = dict[str, tuple[str, tuple[str, ...]]]  # title (empty where there is none) and genres by the owner's id
+
+class Item(NamedTuple):
+    """An item of a file. ``title`` is empty where there is none; ``hint`` tells it from others of its title; items of
+    the same ``work`` are editions of one (empty: of none), of which the one with the most ``ratings`` names it."""
+
+    title: str
+    genres: tuple[str, ...]
+    hint: str = ""
+    work: tuple[str, ...] = ()
+    ratings: int = 0
+
+
+Catalogue = dict[str, Item]  # by the owner's id
 
 
 @dataclass(slots=True)  # not frozen: one is made for each row, and a frozen one takes three times as long
@@ -58,7 +73,7 @@ class Interactions:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.listed = catalogue.keys()
-        self.titled = {key: entry for key, entry in catalogue.items() if entry[0]}
+        self.titled = {key: entry for key, entry in catalogue.items() if entry.title}
         self.position = {key: place for place, key in enumerate(self.titled)}
         self.users, self.rows = Ids(), Rows()
 
@@ -83,9 +98,21 @@ class Interactions:
             raise UserError(f"{paths['ratings']}: no interactions; the file is empty or truncated")
         if not self.rows.user and set(left_out) == {NOT_LISTED}:
             raise UserError(f"{paths['ratings']}: no row names an item of {paths['items']}: truncated, or {otherwise}")
-        titles = tuple(title for title, _ in self.titled.values())
-        genres = tuple(genres for _, genres in self.titled.values())
-        return self.rows.finish(source, self.users, self.titled, titles, genres)
+        items = list(self.titled.values())
+        titles, genres = tuple(item.title for item in items), tuple(item.genres for item in items)
+        raw = self.rows.finish(source, self.users, self.titled, titles, genres)
+        hints = tuple(item.hint for item in items)
+        return replace(raw, hints=hints if any(hints) else (), works=_works(items))
+
+
+def _works(items: list[Item]) -> Int64[np.ndarray, " items"] | None:
+    """For each item the most rated edition of its work, of several the first. None: no item is of a work."""
+    best: dict[tuple[str, ...], int] = {}
+    for place, item in enumerate(items):
+        if item.work and item.ratings > (items[best[item.work]].ratings if item.work in best else -1):
+            best[item.work] = place
+    works = (best.get(item.work, place) for place, item in enumerate(items))
+    return np.fromiter(works, np.int64, len(items)) if best else None
 
 
 def _parsed(line: str) -> object:

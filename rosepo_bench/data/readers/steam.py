@@ -24,7 +24,7 @@ from rosepo_bench.data.readers.reading import (
     day,
     missing,
 )
-from rosepo_bench.data.readers.records import Catalogue, Interactions, Record, records
+from rosepo_bench.data.readers.records import Catalogue, Interactions, Item, Record, records
 from rosepo_bench.data.types import RawInteractions, Source
 
 AUSTRALIAN = ["user", "item_id", "date", "recommend", "title"]
@@ -34,6 +34,7 @@ MONTHS = (
     "December",
 )  # fmt: skip
 MONTH = {name: number for number, name in enumerate(MONTHS, start=1)}
+YEAR = re.compile(r"[12][0-9]{3}(?![0-9])")
 POSTED = re.compile(r"Posted ([A-Z][a-z]+) ([0-9]{1,2})(?:, ([0-9]{4}))?\.")
 
 
@@ -124,5 +125,6 @@ def _games(path: Path) -> Catalogue:
             raise game.broken("a list of genres", "id", "title", "genres")
         key, title = game.text("id"), clean(game.text("title") or game.text("app_name"))
         if key and (title or key not in games):  # the dump has a few games without an id: no review can name them
-            games[key] = title, tuple(str(genre) for genre in genres)
+            year = YEAR.match(game.text("release_date"))
+            games[key] = Item(title, tuple(str(genre) for genre in genres), hint=year[0] if year else "")
     return games

@@ -126,8 +126,8 @@ def _titles(facts: dict[str, Any]) -> str:
     merged = [f"{title} ({', '.join(ids)})" for title, ids in facts["merged"].items()]
     renamed = [f"{own} → {title}" for title, own in facts["renamed"].items()]
     lines = (
-        (f"{len(merged)} items are several of the owner's, merged (with the owner's ids)", merged),
-        (f"{len(renamed)} items have the title of another and are named anew for the model", renamed),
+        (f"Items that are several of the owner's, merged (with the owner's ids), {len(merged)}", merged),
+        (f"Items with the title of another, named anew for the model, {len(renamed)}", renamed),
     )
     return "\n".join(f"- {what}: {_some(names)}" for what, names in lines if names)
 

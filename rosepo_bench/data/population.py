@@ -59,10 +59,10 @@ class _Events:
 
 def facts(dataset: Dataset, split: Split, size: int) -> dict[str, Any]:
     """By name: ``tied_share`` and ``cloned_share`` of the test targets; ``later_share``, that of the training events
-    which are later than the earliest test event; ``ties``, how they are ordered; ``tied_neighbours``, the share of
-    neighbouring events of one time, and ``tied_ascending``, the share of these that ascend in the item id (None: fewer
-    than 10 ties); ``test_users`` with a target, of which ``left_out`` have no candidate list of ``size``, and
-    ``left_out_first``, the owner's ids of up to three of them."""
+    which are later than the earliest test event (None: no dates); ``ties``, how they are ordered;
+    ``tied_neighbours``, the share of neighbouring events of one time, and ``tied_ascending``, the share of these that
+    ascend in the item id (None: fewer than 10 ties); ``test_users`` with a target, of which ``left_out`` have no
+    candidate list of ``size``, and ``left_out_first``, the owner's ids of up to three of them."""
     events = _Events(dataset)
     tested = split.test >= 0
     without = np.flatnonzero(tested & ~candidates.with_list(dataset, split.test, size))
@@ -71,7 +71,7 @@ def facts(dataset: Dataset, split: Split, size: int) -> dict[str, Any]:
         "ties": dataset.ties,
         **_neighbours(dataset, events),
         "cloned_share": float(_cloned(events, split)[tested].mean()),
-        "later_share": _later_share(events, split),
+        "later_share": _later_share(events, split) if dataset.dated else None,
         "test_users": int(tested.sum()),
         "left_out": len(without),
         "left_out_first": [dataset.user_id(user) for user in without[:NAMED].tolist()],

@@ -33,6 +33,7 @@ _LABELS = {
     "tied_neighbours": "neighbouring events of one time",
     "tied_ascending": "of these, ascending in the item id",
     "cloned_share": "test targets after the same two items in another user's training part",
+    "copied_share": "test targets after the same five (or all) items in another's training part",
     "later_share": "training events later than the earliest test event",
     "split": "split",
     "validation_users": "users with a validation target",

@@ -9,12 +9,19 @@ import numpy as np
 
 from rosepo_bench.base.errors import UserError
 
-KINDS = {"rank": ("i", "whole numbers"), "tied": ("b", "true or false"), "scores": ("f", "numbers")}
+FLAGS = ("tied", "valid", "seen", "correct")
+KINDS = {
+    "rank": ("i", "whole numbers"),
+    "scores": ("f", "numbers"),
+    "named": ("i", "whole numbers"),
+    "text": ("U", "text"),
+    **dict.fromkeys(FLAGS, ("b", "true or false")),
+}
 
 
 def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
     """UserError: no ``users`` [n] (numbers or names); another array without a row for each of them; ``rank`` [n] that
-    is no whole number from 1 up; ``tied`` [n] that is no truth value; ``scores`` [n, m] that are no numbers."""
+    is no whole number from 1 up; FLAGS [n] that are no truth values; ``scores`` [n, m] that are no numbers."""
 
     def refuse(name: str, problem: str) -> None:
         raise UserError(f"{where}: {name} {problem}; {then}")
@@ -30,7 +37,7 @@ def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
         kind, wanted = KINDS.get(name, (array.dtype.kind, ""))
         if array.dtype.kind != kind:
             refuse(name, f"has dtype {array.dtype}, want {wanted}")
-    for name in ("rank", "tied"):
+    for name in ("rank", "named", "text", *FLAGS):
         if name in arrays and arrays[name].ndim != 1:
             refuse(name, f"has shape {arrays[name].shape}, want one value per user")
     if "rank" in arrays and arrays["rank"].min(initial=1) < 1:

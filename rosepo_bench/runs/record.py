@@ -30,7 +30,7 @@ def run(cell: Cell) -> None:
     began = time.monotonic()
     for stage in cell.stages:
         cell.task.stages.get(stage)
-    found = {protocol.name: _predictions(cell, protocol) for protocol in cell.shared.protocols}
+    found = {protocol.name: _predictions(cell, protocol) for protocol in cell.protocols}
     settings, config = _settings(cell), _config(cell)
     record = {
         "key": cell.key,
@@ -47,9 +47,9 @@ def run(cell: Cell) -> None:
         "evaluations": {
             protocol.name: {
                 "facts": protocol.facts(cell.task.dataset_config.candidates),
-                "metrics": measure(found[protocol.name], protocol.gives),
+                "metrics": measure(found[protocol.name], protocol.gives & found[protocol.name].gives),
             }
-            for protocol in cell.shared.protocols
+            for protocol in cell.protocols
         },
         "diagnostics": {
             "preference": diagnostics.preference(cell),
@@ -97,7 +97,8 @@ def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
         found["top_titles"] = np.array([data.titles[item] for item in predictions.top.tolist()])
     if predictions.scores is not None and predictions.candidates is not None:
         found |= {"scores": predictions.scores, "candidates": predictions.candidates}
-    return found
+    rest = ("items", "text", "named", "valid", "seen", "correct")
+    return found | {name: array for name in rest if (array := getattr(predictions, name)) is not None}
 
 
 def _stage_keys(cell: Cell) -> dict[str, str]:
@@ -163,7 +164,7 @@ def _data(cell: Cell) -> dict[str, Any]:
 def _throughput(cell: Cell, seconds: float) -> dict[str, Any]:
     get, model = cell.task.stages.get, cell.task.config.model
     trained = get(cell.trained).report if cell.trained else {}
-    scoring = get(cell.answered[cell.shared.protocols[0].name]).report
+    scoring = get(cell.answered[cell.protocols[0].name]).report
     device = models.device_of(model).type if cell.reads_titles else "cpu"
     peak = max((part for part in (trained, scoring) if part), key=lambda part: int(part["peak_memory_bytes"]))
     return {

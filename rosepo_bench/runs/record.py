@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from rosepo_bench.base import records
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.record_schema import all_settings, row_of
-from rosepo_bench.data import candidates, noise, sequences
+from rosepo_bench.data import candidates, noise, sequences, views
 from rosepo_bench.engine import environment, ops
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.evaluation.metrics.base import Predictions, measure
@@ -22,6 +22,9 @@ from rosepo_bench.runs import diagnostics
 from rosepo_bench.runs.cells import Cell, refuse_broken
 from rosepo_bench.runs.composing import settings_of
 from rosepo_bench.runs.methods import PlainLM, Preference, Recommender
+
+JOINED = ("target", "counts")
+"""What every protocol's predictions are given beside its own columns."""
 
 
 def run(cell: Cell) -> None:
@@ -47,7 +50,7 @@ def run(cell: Cell) -> None:
         "evaluations": {
             protocol.name: {
                 "facts": protocol.facts(cell.task.dataset_config.candidates),
-                "metrics": measure(found[protocol.name], protocol.gives & found[protocol.name].gives),
+                "metrics": measure(found[protocol.name], found[protocol.name].gives & {*protocol.gives, *JOINED}),
             }
             for protocol in cell.protocols
         },
@@ -77,8 +80,10 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 
 def _predictions(cell: Cell, protocol: Protocol) -> Predictions:
+    """What a protocol found, beside the targets and the items' training interactions, those without noise."""
     answers = cell.task.stages.get(cell.answered[protocol.name]).answers
-    return protocol.join(answers, cell.task.test)
+    counts = views.train_view(cell.task.clean, cell.task.split).counts
+    return replace(protocol.join(answers, cell.task.test), target=cell.task.test.target, counts=counts)
 
 
 def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
@@ -97,7 +102,7 @@ def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
         found["top_titles"] = np.array([data.titles[item] for item in predictions.top.tolist()])
     if predictions.scores is not None and predictions.candidates is not None:
         found |= {"scores": predictions.scores, "candidates": predictions.candidates}
-    rest = ("items", "text", "named", "valid", "seen", "correct")
+    rest = ("items", "text", "named", "valid", "seen", "correct", *JOINED)
     return found | {name: array for name in rest if (array := getattr(predictions, name)) is not None}
 
 

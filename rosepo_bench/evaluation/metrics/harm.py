@@ -35,6 +35,7 @@ VALID = Metric(
     "high",
     _valid,
     "ValidRatio of LLaRA, arXiv 2312.02445",
+    group="harm",
 )
 OUT_OF_CATALOGUE = Metric(
     "out-of-catalogue",
@@ -42,6 +43,7 @@ OUT_OF_CATALOGUE = Metric(
     frozenset({"named"}),
     "low",
     _out_of_catalogue,
+    group="harm",
 )
 SEEN = Metric(
     "seen",
@@ -49,6 +51,7 @@ SEEN = Metric(
     frozenset({"seen"}),
     "low",
     _seen,
+    group="harm",
 )
 CORRECT = Metric(
     "correct",

@@ -8,7 +8,7 @@ from typing import Any
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.commands.selection import add_out
 
-RUN_FIRST = "; run `python -m rosepo_bench run` first, or give another --out"
+RUN_FIRST = "; run `python -m rosepo_bench run --all` first, or give another --out"
 
 
 def add(verbs: Any) -> argparse.ArgumentParser:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.report import markdown as md
+from rosepo_bench.report.plain import comma_cell
 from rosepo_bench.report.table import Block, Bullets, Cell, Heading, Paragraph, Report, Table
 
 
 def markdown(report: Report) -> str:
-    """The blocks, for a terminal of 160 columns too."""
+    """The blocks, for a terminal of 100 columns too."""
     return "\n\n".join(map(_block, report.blocks)) + "\n"
 
 
@@ -60,7 +61,7 @@ def comma_separated(report: Report) -> str:
     writer.writerow([name for column in table.columns for name in (column.name, *("low", "high", "n") * column.ends)])
     for row in table.rows:
         cells = zip(table.columns, row, strict=True)
-        writer.writerow([plain for column, cell in cells for plain in _plain(cell, column.ends)])
+        writer.writerow([comma_cell(plain) for column, cell in cells for plain in _plain(cell, column.ends)])
     return text.getvalue()
 
 

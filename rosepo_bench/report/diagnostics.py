@@ -147,8 +147,10 @@ def oracle(comparison: Comparison) -> Table | None:
         judged = [accuracy, *_gaps([one["uniform"] for one in found], results)]  # pairs with uniform candidates
         own.setdefault(tuple((one.value, one.low, one.high, one.after) for one in judged), (name, judged))
         rows.append([name, _by_kind(found), *_gaps(found, results)])
-    several = len(own) > 1
-    oracles = [(f"oracle of {name}" if several else "the oracle", *judged) for name, judged in own.values()]
+    shared = len(own) == 1
+    oracles: list[list[Cell | str]] = [
+        ["the oracle" if shared else f"oracle of {name}", *judged] for name, judged in own.values()
+    ]
     header = ["pairs of", "accuracy and τ by kind of pair", "ε gap, cross-fitted", "ε gap, without folds"]
     return Table.of(header, [*oracles, *rows], left=header[:2]) if rows else None
 

@@ -22,9 +22,10 @@ def add(verbs: Any) -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace) -> int:
     """Prints and writes the tables."""
-    from rosepo_bench.base import records
+    from rosepo_bench.base import progress, records
     from rosepo_bench.base.failures import read_failures
     from rosepo_bench.report import rescore, tables
+    from rosepo_bench.report.plain import visible
     from rosepo_bench.report.render import check_formats, markdown
 
     formats = [name for name in given.format.split(",") if name]
@@ -33,12 +34,13 @@ def run(given: argparse.Namespace) -> int:
     failures = read_failures(given.out)
     if not found and not failures:
         why = ": " + "; ".join(problems) if problems else ""
-        raise UserError(f"{given.out}: no records there that can be used{why or RUN_FIRST}")
+        raise UserError(visible(f"{given.out}: no records there that can be used{why or RUN_FIRST}"))
     if given.rescore:
         found = [rescore.rescored(record) for record in found]
     notes = [rescore.NOTE] if given.rescore else []
     report = tables.report_of(found, failures, problems, notes)
-    print(markdown(report))
-    for path in tables.write_report(given.out, report, formats):
-        print(f"written: {path}")
+    with progress.shown():
+        progress.say(markdown(report))
+        for path in tables.write_report(given.out, report, formats):
+            progress.say(f"written: {visible(str(path))}")
     return 0

@@ -25,7 +25,7 @@ ORDER = (
     *("dpo", "cdpo", "rdpo", "ipo", "simpo", "cpo", "orpo", "kto", "sdpo", "dmpo", "sprec", "rosepo"),
 )
 DISTINCT = ("protocol", "profile", "split", "noise", "candidates", "data")
-"""What can tell the sections of a data set apart, the first that does so in their headings."""
+"""What can tell the sections of a data set apart: in their headings, the first that does so alone, or all together."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,17 @@ def _title(dataset: str, parts: dict[str, list[Result]], number: int) -> str:
     if len(parts) == 1:
         return dataset
     terms = [json.loads(one) for one in parts]
-    for name in DISTINCT:
-        told = [_in_words(one[name]) for one in terms]
+    alone = [(name,) for name in DISTINCT]
+    together = tuple(name for name in DISTINCT if len({_in_words(one[name]) for one in terms}) > 1)
+    for names in (*alone, together):
+        told = [", ".join(_term(name, one[name]) for name in names) for one in terms]
         if len(set(told)) == len(parts):
-            return f"{dataset}, {'' if name == 'protocol' else f'{name} '}{told[number]}"
+            return f"{dataset}, {told[number]}"
     return f"{dataset} ({number + 1} of {len(parts)})"
+
+
+def _term(name: str, value: str | dict[str, Any] | None) -> str:
+    return _in_words(value) if name == "protocol" else f"{name} {_in_words(value)}"
 
 
 def _in_words(term: str | dict[str, Any] | None) -> str:

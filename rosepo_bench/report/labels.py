@@ -55,8 +55,13 @@ def _fits(label: str) -> bool:
 
 def _cut(method: str) -> str:
     """As much of a name as leaves room for the hash, whatever is escaped in it."""
-    room = LONGEST - len(" (row 12345678)")
-    return method if len(escape(method)) <= room else f"{method[: room // 2]}…"
+    room = LONGEST - len("… (row 12345678)")
+    if len(escape(method)) <= room:
+        return method
+    kept = method[:room]
+    while len(escape(kept)) > room:
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
 def _numbered(names: Sequence[str]) -> Iterator[str]:

@@ -99,8 +99,9 @@ def _literal(begins: re.Match[str]) -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A bullet list; lines are truncated to 300 characters."""
-    return "\n".join(f"- {textwrap.shorten(line, 300, placeholder=' …')}" for line in lines)
+    """A bullet list of escaped lines, which are truncated to 300 characters."""
+    cut = (textwrap.shorten(line, 300, placeholder=" …") for line in lines)
+    return "\n".join(f"- {_BEGINS.sub(_literal, line)}" for line in cut)
 
 
 def interval(cell: Interval | Mapping[str, Any] | None, signed: bool = False) -> str:

@@ -283,9 +283,12 @@ def test_written_files_hold_every_number_once(tmp_path: Path) -> None:
     records = read_back(tmp_path, *rows)
     report, results = write_report(tmp_path, report_of(records))
     assert (report, results) == (tmp_path / "report.md", tmp_path / "results.csv")
-    assert report.read_text(encoding="utf-8") == render(records)
+    assert report.read_text(encoding="utf-8").startswith(f"{render(records)}\n<!-- made from 3 records: ")
     table = list(csv.DictReader(io.StringIO(results.read_text(encoding="utf-8"))))
-    assert list(table[0]) == [*("dataset", "kind", "protocol", "method", "seed", "metric", "value", "low", "high", "n")]
+    assert list(table[0]) == [
+        *("dataset", "section", "kind", "profile", "protocol", "method", "seed", "metric"),
+        *("value", "low", "high", "n", "record", "processor", "torch"),
+    ]
     found = {(one["method"], one["seed"], one["metric"]): one for one in table}
     assert len(found) == len(table)
     assert float(found["sft", "1", "hr@1"]["value"]) == 0.31

@@ -42,7 +42,7 @@ def test_the_caption_says_what_the_data_hide(tmp_path: Path) -> None:
     for said in SAID:
         assert said in " ".join(text.split("\n\n")[0].split()), said
     assert text.split("\n\n")[1].startswith("**Cloned users.** 87.0 % of the test targets stand after the same 5")
-    assert max(map(len, text.splitlines())) <= 118
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_runs_of_a_series_are_told_and_not_warned_of(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""95 % confidence intervals over users, who are treated as a sample of a larger population.
+"""95 % confidence intervals of metrics and of paired differences.
 
-With several seeds, each user's values are first averaged over the seeds. The intervals exclude variance over training
-seeds; the tables print its standard deviation beside them.
+Users are treated as a sample of a larger population. Of one seed the interval is for this seed's mean over users, and
+training-seed variance is not included; of several seeds it is for the mean over seeds and users (``crossed``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -14,8 +15,49 @@ from scipy import special
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Z95, Interval, student, wilson
+from rosepo_bench.evaluation.crossed import crossed
+from rosepo_bench.evaluation.significance import effect_size, within_seed
 
 Z80 = float(special.ndtri(0.80))
+
+
+Seeds = Sequence[Float64[np.ndarray, " n"]]
+"""The users' values of each seed, the same users in the same order."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference with its interval, the two-sided p of no difference, Cohen's d over users (of several seeds
+    their means; None: no user differs), and the smallest true difference that such a comparison detects with 80 %
+    power at the 5 % level."""
+
+    interval: Interval
+    p_value: float
+    effect_size: float | None
+    detectable: float
+
+
+def mean(seeds: Seeds) -> Interval:
+    """The mean of a metric: of one seed over users (:func:`average`, or Student's t where values lie outside [0, 1]),
+    of several over seeds and users, within [0, 1] where all values are."""
+    inside = all(bool(np.all((values >= 0) & (values <= 1))) for values in seeds)
+    if len(seeds) == 1:
+        return average(seeds[0]) if inside else student(seeds[0])
+    found = crossed(seeds).interval
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.n) if inside else found
+
+
+def difference(first: Seeds, second: Seeds) -> Difference:
+    """Of two methods under the same seeds, paired by seed and user: of one seed :func:`paired` with the tests of
+    ``significance``, of several the t interval and t-test over seeds and users."""
+    assert len(first) == len(second), "the same seeds"
+    found = [one - other for one, other in zip(first, second, strict=True)]
+    size = effect_size(over_seeds(found))
+    if len(found) == 1:
+        interval = paired(first[0], second[0])
+        return Difference(interval, within_seed(found[0]), size, detectable(interval))
+    both = crossed(found)
+    return Difference(both.interval, both.p_value, size, both.detectable())
 
 
 def average(values: Float64[np.ndarray, " n"]) -> Interval:

@@ -24,6 +24,8 @@ ORDER = (
     *("popularity", "sasrec", "zero_shot", "sft"),
     *("dpo", "cdpo", "rdpo", "ipo", "simpo", "cpo", "orpo", "kto", "sdpo", "dmpo", "sprec", "rosepo"),
 )
+GROUPS = ("accuracy", "harm", "popularity")
+PRIMARY = ("hr@1", "correct", "out-of-catalogue")
 DISTINCT = ("protocol", "profile", "split", "noise", "candidates", "data")
 """What can tell the sections of a data set apart: in their headings, the first that does so alone, or all together."""
 
@@ -56,6 +58,22 @@ class Comparison:
         """The metrics that any of the records shows: those that this program knows first, in its order."""
         told = {name for result in self.records for name in result.shown}
         return [*(name for name in metrics() if name in told), *sorted(told - set(metrics()))]
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """The metrics by their group; those that this program does not know count as accuracy."""
+        found: dict[str, list[str]] = {}
+        for group in GROUPS:
+            own = [
+                name for name in self.metrics if (metrics()[name].group if name in metrics() else GROUPS[0]) == group
+            ]
+            found |= {group: own} if own else {}
+        return found
+
+    @property
+    def primary(self) -> str:
+        """The metric in which methods are compared: HR@1, else the first of those that are told."""
+        return next((name for name in PRIMARY if name in self.metrics), (self.metrics or [PRIMARY[0]])[0])
 
     @property
     def names(self) -> list[str]:

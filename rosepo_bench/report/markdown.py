@@ -123,6 +123,11 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     return text if float(text) else text.replace("-", "+" if signed else "")
 
 
+def probability(value: float) -> str:
+    """A p-value with three decimals, or that it is below 0.001."""
+    return "<0.001" if value < 0.001 else number(value)
+
+
 def percent(share: float | None) -> str:
     """``44.0 %``."""
     return NONE if share is None else f"{100 * share:.1f} %"

@@ -50,6 +50,8 @@ def _value(cell: Cell) -> str:
         return md.quantity(value)
     if cell.form == "percent":
         return md.percent(value)
+    if cell.form == "p":
+        return md.probability(value)
     if cell.form == "spread":
         return f"{md.number(value)} ± {md.number(cell.sd)}"
     return md.interval({"value": value, "low": cell.low, "high": cell.high}, signed=cell.form == "signed")

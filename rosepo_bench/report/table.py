@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Form = Literal["number", "signed", "quantity", "percent", "spread"]
-"""How a number is shown: with three decimals, these with a sign, as a rate or count, in percent, as mean ± ``sd``."""
+Form = Literal["number", "signed", "quantity", "percent", "spread", "p"]
+"""How a number is shown: with three decimals, these with a sign, as a rate or count, in percent, as mean ± ``sd``,
+as a probability that is never 0."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from rosepo_bench.report.result import sound
 from rosepo_bench.report.table import Block, Bullets, Heading, Paragraph, Report
 
 LEGEND = paragraph(
-    "Each value is followed by its 95 % interval over users: Wilson's for HR of one seed, otherwise Student's t over",
-    "the users' means. Differences are paired by user (HR of one seed: Bonett and Price's interval, otherwise",
-    "Student's t). The intervals exclude variance over training seeds, which `sd over seeds` shows, and are not",
-    "corrected for multiple comparisons.",
+    "Each value is followed by its 95 % interval. With one seed it covers the sampling of users; training-seed",
+    "variance is not included (Wilson's for HR, else Student's t; paired differences in HR: Bonett and Price's). With",
+    "several seeds it covers both (t interval of crossed seed and user effects). p is of no difference (one seed:",
+    "McNemar's mid-p for HR, else sign flips; several: the t-test of that model), adjusted by Holm for the rows of the",
+    "table. d is Cohen's: the mean difference over its standard deviation over users.",
 )
 LEFT_OUT = "Records that cannot be used are left out:"
 
@@ -77,9 +78,9 @@ def _section(part: Comparison) -> Iterator[Block]:
     yield from (Heading(captions.heading(part), 2), Paragraph(captions.caption(part)))
     if found := differing.settings(part):
         yield from (Heading("Settings that differ", 3), found)
-    yield from (Heading("Quality", 3), *quality.quality(part))
+    yield from quality.quality(part)
     if part.records:
-        yield from (Heading("Differences in HR@1", 3), *quality.differences(part))
+        yield from (Heading(f"Differences in {part.primary.upper()}", 3), *quality.differences(part))
     if part.records and not part.repeated:
         yield from (Heading("Throughput", 3), diagnostics.throughput(part), Paragraph(diagnostics.THROUGHPUT_CAPTION))
     if (found := diagnostics.watched(part)) and not part.repeated:

@@ -18,6 +18,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.records import Record, read_records
 from rosepo_bench.evaluation import statistics
+from rosepo_bench.evaluation.crossed import crossed
 from rosepo_bench.report.tables import render, report_of, write_report
 
 GOLDEN = Path(__file__).with_name("golden.md")
@@ -95,15 +96,15 @@ def test_numbers_are_the_statistics(tmp_path: Path) -> None:
     assert row(text, "Differences in HR@1", "sft")["HR@1 minus sft"] == "–"
 
 
-def test_seeds_are_averaged_within_users(tmp_path: Path) -> None:
+def test_an_interval_of_several_seeds_covers_their_variance(tmp_path: Path) -> None:
     seeds = [ranks(30), ranks(40)]
     rows = [record("sft", rank, seed=seed) for seed, rank in enumerate(seeds)]
     text = render(read_back(tmp_path, *rows, record("dpo", ranks(35), seed=0)))
     found = row(text, "Quality", "sft")
-    mean = (seeds[0] == 1) / 2 + (seeds[1] == 1) / 2
-    half = 1.984217 * mean.std(ddof=1) / 10
+    both = crossed([(one == 1) * 1.0 for one in seeds]).interval
     assert found["seeds"] == "2"
-    assert found["HR@1"] == f"0.350 [{0.35 - half:.3f}, {0.35 + half:.3f}]"
+    assert found["HR@1"] == f"0.350 [{both.low:.3f}, {both.high:.3f}]"
+    assert both.high - both.low > 2 * (statistics.average(np.mean([one == 1 for one in seeds], axis=0)).high - 0.35)
     assert row(text, "Differences in HR@1", "sft")["sd over seeds"] == f"{0.1 / np.sqrt(2):.3f}"
     assert row(text, "Differences in HR@1", "dpo")["sd over seeds"] == "–"
     assert "seeds 0, 1." in text

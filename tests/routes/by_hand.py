@@ -150,6 +150,23 @@ def student(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def student_over_seeds(values: np.ndarray) -> tuple[float, float]:
+    """Ends of the t interval of the mean of ``values`` [seeds, users], from sums of squares of the two-way table."""
+    seeds, users = values.shape
+    grand, total = values.mean(), ((values - values.mean()) ** 2).sum()
+    of_seeds = users * sum((row.mean() - grand) ** 2 for row in values)
+    of_users = seeds * sum((column.mean() - grand) ** 2 for column in values.T)
+    a, b = of_seeds / (seeds - 1), of_users / (users - 1)
+    e = (total - of_seeds - of_users) / ((seeds - 1) * (users - 1))
+    if a <= e:
+        variance, df = b, users - 1
+    else:
+        variance = a + b - e
+        df = variance**2 / (a**2 / (seeds - 1) + b**2 / (users - 1) + e**2 / ((seeds - 1) * (users - 1)))
+    half = t.ppf(0.975, df) * np.sqrt(variance / values.size)
+    return float(grand - half), float(grand + half)
+
+
 def between(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """Paired difference ``first − second`` of one value a user: Bonett and Price's interval (2012, formula 10) where
     no value is between -1, 0 and 1, else Student's."""

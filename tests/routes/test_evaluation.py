@@ -75,7 +75,33 @@ def test_metrics_are_of_the_targets_places(found: tuple[str, dict, dict], ran: R
         entry, (low, high) = metrics[f"ndcg@{k}"], student(gains)
         expected = (gains.mean(), max(low, 0.0), min(high, 1.0), n)
         assert (entry["value"], entry["low"], entry["high"], entry["n"]) == pytest.approx(expected)
-    assert set(metrics) == {"hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"}
+    ranked = {"hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"}
+    popular = {f"{name}@1" for name in ("arp", "percentile", "aplt", "lift", "coverage", "gini", "entropy", "orratio")}
+    assert set(metrics) == ranked | popular
+
+
+def test_popularity_is_that_of_the_training_parts(found: tuple[str, dict, dict], ran: Ran) -> None:
+    """Of the first item of each user, and of the target."""
+    _, record, predictions = found
+    told = record["evaluations"][f"candidates-{ran.rule}"]["metrics"]
+    data, test = ran.cell.task.data, ran.cell.task.test
+    taken = [item for sequence in data.sequences for item in sequence[:-2].tolist()]
+    counts = np.array([taken.count(item) for item in range(data.items)])
+    top = [int(item) for item in predictions["top"]]
+    assert told["arp@1"]["value"] == pytest.approx(np.mean([counts[item] for item in top]))
+    below = [((counts < counts[item]).sum() + (counts == counts[item]).sum() / 2) / data.items for item in top]
+    assert told["percentile@1"]["value"] == pytest.approx(np.mean(below))
+    lift = np.log1p(counts[top]) - np.log1p(counts[[data.sequences[user][-1] for user in test.user]])
+    assert told["lift@1"]["value"] == pytest.approx(lift.mean())
+    assert (told["lift@1"]["low"], told["lift@1"]["high"]) == pytest.approx(student(lift))
+    assert told["coverage@1"] == {
+        "value": pytest.approx(len(set(top)) / data.items),
+        "low": None,
+        "high": None,
+        "n": None,
+    }
+    often = sorted((top.count(item) for item in set(top)), reverse=True)
+    assert told["orratio@1"]["value"] == pytest.approx(sum(often[:3]) / len(top))
 
 
 def test_predictions_are_of_the_test_users_and_targets(found: tuple[str, dict, dict], ran: Ran) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from by_hand import between, student, tables
+from by_hand import between, student_over_seeds, tables
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Z95
@@ -95,9 +95,9 @@ def seen(rank: np.ndarray) -> np.ndarray:
 def test_a_difference_is_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     """Seeds 0 and 1 on both sides: (5 + 3 − 4 − 2) / 2 / 40 = 0.025. All seeds on each side would say +0.100."""
     row = tables(render(unequal(tmp_path)), "games")["Differences in HR@1"]["dpo"]
-    both = [(seen(ranks[0]) + seen(ranks[1])) / 2 for ranks in (DPO, SFT)]
-    low, high = student(both[0] - both[1])
-    assert (both[0] - both[1]).mean() == pytest.approx(0.025)
+    both = np.array([seen(DPO[seed]) - seen(SFT[seed]) for seed in (0, 1)])
+    low, high = student_over_seeds(both)
+    assert both.mean() == pytest.approx(0.025)
     assert row["HR@1 minus sft"] == f"+0.025 [{low:+.3f}, {high:+.3f}]"
     assert row["HR@1 minus popularity"] == "–"
     other = tables(render(read_records(tmp_path)[0]), "games")["Differences in HR@1"]
@@ -132,9 +132,9 @@ def test_seeds_left_out_are_named(tmp_path: Path) -> None:
 def test_the_csv_says_the_same(tmp_path: Path) -> None:
     text = write_report(tmp_path, report_of(unequal(tmp_path)))[1].read_text(encoding="utf-8")
     rows = {(r["method"], r["seed"], r["metric"]): r for r in csv.DictReader(io.StringIO(text))}
-    both = [(seen(ranks[0]) + seen(ranks[1])) / 2 for ranks in (DPO, SFT)]
+    both = np.array([seen(DPO[seed]) - seen(SFT[seed]) for seed in (0, 1)])
     found = rows["dpo", "all", "hr@1_minus_sft"]
-    expected = ((both[0] - both[1]).mean(), *student(both[0] - both[1]), USERS)
+    expected = (both.mean(), *student_over_seeds(both), USERS)
     assert [float(found[end]) for end in ("value", "low", "high", "n")] == pytest.approx(expected)
     assert ("dpo", "all", "hr@1_minus_popularity") not in rows
     assert ("dpo", "all", "ndcg@10_minus_popularity") not in rows
@@ -143,11 +143,10 @@ def test_the_csv_says_the_same(tmp_path: Path) -> None:
 
 
 def test_means_and_spread_are_over_all_seeds_of_a_method(tmp_path: Path) -> None:
-    """First over a user's seeds, then over users; the deviation is of the seeds' means, with n − 1."""
+    """The interval covers seeds and users; the deviation is of the seeds' means, with n − 1."""
     text = render(unequal(tmp_path))
     means = [len(np.flatnonzero(rank == 1)) / USERS for rank in SFT.values()]
-    by_user = sum(seen(rank) for rank in SFT.values()) / 3
-    low, high = student(by_user)
+    low, high = student_over_seeds(np.array([seen(rank) for rank in SFT.values()]))
     shown = tables(text, "games")
     assert shown["Quality"]["sft"]["HR@1"] == f"{np.mean(means):.3f} [{max(low, 0):.3f}, {high:.3f}]"
     assert shown["Quality"]["sft"]["seeds"] == "3"
@@ -180,8 +179,8 @@ def test_pairs_are_of_one_user(tmp_path: Path) -> None:
     narrow, wide = (difference(comparisons(records)[0], "dpo", "sft") for records in (same, moved))
     assert narrow is not None
     assert wide is not None
-    assert narrow.value == wide.value == 0
-    assert wide.high == pytest.approx(2 * narrow.high)  # 8 of 42 against 2 of 42 under the root
+    assert narrow.interval.value == wide.interval.value == 0
+    assert wide.interval.high == pytest.approx(2 * narrow.interval.high)  # 8 of 42 against 2 of 42 under the root
 
 
 def test_the_paired_interval_of_a_tiny_case() -> None:

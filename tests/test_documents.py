@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rosepo_bench import cli
+from rosepo_bench.bench import table
 from rosepo_bench.commands.selection import configuration
 from rosepo_bench.runs.composing import check_sections, composed, select
 from rosepo_bench.runs.methods import methods
@@ -76,7 +77,7 @@ def test_every_command_is_understood(name: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_commands_are_found() -> None:
-    assert len(commands("README.md")) == 7  # three to start, three of your own, one within a sentence
+    assert len(commands("README.md")) == 8  # three to start, three of your own, two within sentences
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -122,9 +123,34 @@ def test_the_readme_shows_the_demos_numbers() -> None:
         difference = found.get((method, "hr@1_minus_sft"))
         cells.append("–" if difference is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference))
         expected.append([method, *cells])
-    table = re.findall(r"^\| (\S+) +\| (.+?) +\|$", text("README.md"), re.MULTILINE)
-    shown = [[method, *(cell.strip() for cell in rest.split("|"))] for method, rest in table if method != "method"]
+    lines = re.findall(r"^\| (\S+) +\| (.+?) +\|$", text("README.md"), re.MULTILINE)
+    shown = [[method, *(cell.strip() for cell in rest.split("|"))] for method, rest in lines if method != "method"]
     assert shown == expected
     section = text("results/demo/report.md").partition("\n## movielens\n")[2].partition("\n## ")[0]
     (smallest,) = re.findall(r"from sft smaller than about (\S+) is", section)
     assert f"about {smallest} would" in " ".join(text("README.md").split())
+
+
+PEERS = {
+    "hand-written torch": "naive",
+    "TRL 1.16, as shipped": "trl",
+    "TRL 1.16, small tile": "trl small tile",
+    "Liger 0.8.5, selective": "liger selective",
+    "torch linear_cross_entropy": "torch linear_cross_entropy",
+    "its two matrix products": "matrix products",
+}
+
+
+def test_the_engine_page_shows_the_committed_times_of_the_head() -> None:
+    rows = table.read(ROOT / "results/engine/bench.csv")
+    times = {
+        (row.case, row.baseline): f"{row.p50:.2f} [{row.p20:.2f}, {row.p80:.2f}]"
+        for row in rows
+        if row.metric == "ratio"
+    }
+    cases = [f"head frozen {size}x256x32000 float32 cpu" for size in (128, 512)]
+    for shown, peer in PEERS.items():
+        cells = " | ".join(times[case, peer] for case in cases)
+        assert re.search(rf"^\| {re.escape(shown)} +\| {re.escape(cells)} \|$", text("docs/engine.md"), re.MULTILINE), (
+            shown
+        )

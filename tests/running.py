@@ -32,13 +32,16 @@ def call(verb: str, out: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command(verb, out, *arguments), capture_output=True, text=True, timeout=300, check=False)
 
 
-def results(out: Path) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Everything that identical runs must agree on: records without timings and machine, and predictions."""
+def results(out: Path, protocol: str = "") -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Everything that identical runs must agree on: records without timings and machine, and predictions, those of
+    ``protocol`` where one is given."""
     found = {}
     for path in sorted((out / "records").glob("*/*/*/record.json")):
         record = json.loads(path.read_text())
         predictions = {}
-        for told in record["evaluations"].values():
+        for name, told in record["evaluations"].items():
+            if protocol not in ("", name):
+                continue
             with np.load(path.with_name(told["predictions"]["file"])) as arrays:
                 predictions |= {name: arrays[name] for name in arrays.files}
         kept = {key: value for key, value in record.items() if key not in VOLATILE}

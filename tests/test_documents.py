@@ -127,7 +127,7 @@ def test_the_readme_shows_the_demos_numbers() -> None:
     shown = [[method, *(cell.strip() for cell in rest.split("|"))] for method, rest in lines if method != "method"]
     assert shown == expected
     section = text("results/demo/report.md").partition("\n## movielens\n")[2].partition("\n## ")[0]
-    (smallest,) = re.findall(r"from sft smaller than about (\S+) is", section)
+    (smallest,) = re.findall(r"from sft smaller than about (\S+) is", " ".join(section.split()))
     assert f"about {smallest} would" in " ".join(text("README.md").split())
 
 

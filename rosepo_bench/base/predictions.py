@@ -1,5 +1,5 @@
-"""The arrays of a file of predictions: a row per test user in each. What reports and metrics read of them is checked;
-a protocol may add more."""
+"""The arrays of a file of predictions: a row per test user in each but ``counts``, which has one per item. What reports
+and metrics read of them is checked; a protocol may add more."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ import numpy as np
 
 from rosepo_bench.base.errors import UserError
 
-KINDS = {"rank": ("i", "whole numbers"), "tied": ("b", "true or false"), "scores": ("f", "numbers")}
+FLAGS = ("tied", "valid", "seen", "correct")
+PER_ITEM = ("counts",)  # of the catalogue, all others per test user
+KINDS = {
+    "rank": ("i", "whole numbers"),
+    "scores": ("f", "numbers"),
+    "named": ("i", "whole numbers"),
+    "target": ("i", "whole numbers"),
+    "counts": ("i", "whole numbers"),
+    "text": ("U", "text"),
+    **dict.fromkeys(FLAGS, ("b", "true or false")),
+}
 
 
 def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
     """UserError: no ``users`` [n] (numbers or names); another array without a row for each of them; ``rank`` [n] that
-    is no whole number from 1 up; ``tied`` [n] that is no truth value; ``scores`` [n, m] that are no numbers."""
+    is no whole number from 1 up; FLAGS [n] that are no truth values; ``scores`` [n, m] that are no numbers."""
 
     def refuse(name: str, problem: str) -> None:
         raise UserError(f"{where}: {name} {problem}; {then}")
@@ -25,12 +35,12 @@ def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
     if users.ndim != 1 or users.dtype.kind not in "iuU":
         refuse("users", f"has dtype {users.dtype} and shape {users.shape}, want one number or name per user")
     for name, array in arrays.items():
-        if array.shape[:1] != users.shape:
+        if array.shape[:1] != users.shape and name not in PER_ITEM:
             refuse(name, f"has shape {array.shape}, want a row for each of {len(users)} users")
         kind, wanted = KINDS.get(name, (array.dtype.kind, ""))
         if array.dtype.kind != kind:
             refuse(name, f"has dtype {array.dtype}, want {wanted}")
-    for name in ("rank", "tied"):
+    for name in ("rank", "named", "target", "text", "counts", *FLAGS):
         if name in arrays and arrays[name].ndim != 1:
             refuse(name, f"has shape {arrays[name].shape}, want one value per user")
     if "rank" in arrays and arrays["rank"].min(initial=1) < 1:

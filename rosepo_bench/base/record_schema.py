@@ -66,6 +66,7 @@ class Data(Part):
     tied_neighbours: float | None = None
     tied_ascending: float | None = None
     cloned_share: float | None = None
+    copied_share: float | None = None
     later_share: float | None = None
     test_users: int | None = None
     left_out: int = 0

@@ -33,6 +33,7 @@ _LABELS = {
     "tied_neighbours": "neighbouring events of one time",
     "tied_ascending": "of these, ascending in the item id",
     "cloned_share": "test targets after the same two items in another user's training part",
+    "copied_share": "test targets after the same five (or all) items in another's training part",
     "later_share": "training events later than the earliest test event",
     "split": "split",
     "validation_users": "users with a validation target",
@@ -126,8 +127,8 @@ def _titles(facts: dict[str, Any]) -> str:
     merged = [f"{title} ({', '.join(ids)})" for title, ids in facts["merged"].items()]
     renamed = [f"{own} → {title}" for title, own in facts["renamed"].items()]
     lines = (
-        (f"{len(merged)} items are several of the owner's, merged (with the owner's ids)", merged),
-        (f"{len(renamed)} items have the title of another and are named anew for the model", renamed),
+        (f"Items that are several of the owner's, merged (with the owner's ids), {len(merged)}", merged),
+        (f"Items with the title of another, named anew for the model, {len(renamed)}", renamed),
     )
     return "\n".join(f"- {what}: {_some(names)}" for what, names in lines if names)
 

@@ -15,8 +15,10 @@ from rosepo_bench.data import candidates
 from rosepo_bench.data.sequences import id_order, tied_share
 from rosepo_bench.data.types import Dataset, Split
 
+WINDOW = 5
+"""So many equal items before the target are no chance: series make runs of two and three."""
 MANY_CLONES = 0.05
-"""A larger share of targets that stand in another user's training part is warned of."""
+"""A larger share of targets that follow the same WINDOW items in another user's training part is warned of."""
 IN_ORDER = 0.95
 """From this share of ties on, which ascend in the item id, file order is said to carry the id."""
 FEW_TIES = 10
@@ -58,10 +60,11 @@ class _Events:
 
 
 def facts(dataset: Dataset, split: Split, size: int) -> dict[str, Any]:
-    """By name: ``tied_share`` and ``cloned_share`` of the test targets; ``later_share``, that of the training events
-    which are later than the earliest test event; ``ties``, how they are ordered; ``tied_neighbours``, the share of
-    neighbouring events of one time, and ``tied_ascending``, the share of these that ascend in the item id (None: fewer
-    than 10 ties); ``test_users`` with a target, of which ``left_out`` have no candidate list of ``size``, and
+    """By name: ``tied_share`` of the test targets; ``cloned_share`` and ``copied_share``, of those that follow the same
+    two and the same five items in another user's training part; ``later_share``, that of the training events which are
+    later than the earliest test event (None: no dates); ``ties``, how they are ordered; ``tied_neighbours``, the share
+    of neighbouring events of one time, and ``tied_ascending``, the share of these that ascend in the item id (None:
+    fewer than 10 ties); ``test_users`` with a target, of which ``left_out`` have no candidate list of ``size``, and
     ``left_out_first``, the owner's ids of up to three of them."""
     events = _Events(dataset)
     tested = split.test >= 0
@@ -70,38 +73,48 @@ def facts(dataset: Dataset, split: Split, size: int) -> dict[str, Any]:
         "tied_share": tied_share(dataset, split),
         "ties": dataset.ties,
         **_neighbours(dataset, events),
-        "cloned_share": float(_cloned(events, split)[tested].mean()),
-        "later_share": _later_share(events, split),
+        "cloned_share": float(_cloned(events, split, 2)[tested].mean()),
+        "copied_share": float(_cloned(events, split, WINDOW)[tested].mean()),
+        "later_share": _later_share(events, split) if dataset.dated else None,
         "test_users": int(tested.sum()),
         "left_out": len(without),
         "left_out_first": [dataset.user_id(user) for user in without[:NAMED].tolist()],
     }
 
 
-def cloned(dataset: Dataset, split: Split) -> Bool[np.ndarray, " users"]:
-    """Users whose test target directly follows the same two items in another user's training part too. Windows of one
-    history that were published as users of their own look like this."""
-    return _cloned(_Events(dataset), split)
+def cloned(dataset: Dataset, split: Split, items: int = 2) -> Bool[np.ndarray, " users"]:
+    """Users whose test target directly follows the same items in another user's training part too: ``items`` before
+    it, or all where the history is shorter, at least two. Windows of one history that were published as users of their
+    own look like this."""
+    return _cloned(_Events(dataset), split, items)
 
 
-def _cloned(events: _Events, split: Split) -> Bool[np.ndarray, " users"]:
-    learned = np.flatnonzero((events.place >= 2) & (events.place < split.train_end[events.user]))
-    tested = np.flatnonzero(split.test >= 2)
-    code = _triples(events.item, np.concatenate([learned, events.first[tested] + split.test[tested]]))
-    lowest, highest = np.full(len(code), len(split.test)), np.full(len(code), -1)  # the users who have each triple
-    np.minimum.at(lowest, code[: len(learned)], events.user[learned])
-    np.maximum.at(highest, code[: len(learned)], events.user[learned])
-    own = code[len(learned) :]
+def _cloned(events: _Events, split: Split, items: int) -> Bool[np.ndarray, " users"]:
     found = np.zeros(len(split.test), dtype=bool)
-    found[tested] = (highest[own] >= 0) & ((lowest[own] != tested) | (highest[own] != tested))
+    for before in range(2, items + 1):
+        tested = np.flatnonzero((split.test >= before) if before == items else (split.test == before))
+        if len(tested):
+            found[tested] = _met(events, split, tested, before)
     return found
 
 
-def _triples(item: Int64[np.ndarray, " events"], last: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """A number from 0 up for the three items that end at each of ``last``; equal for equal ones alone."""
+def _met(events: _Events, split: Split, tested: Int64[np.ndarray, " n"], before: int) -> Bool[np.ndarray, " n"]:
+    """Which of these users' test targets follow the same ``before`` items in another user's training part."""
+    learned = np.flatnonzero((events.place >= before) & (events.place < split.train_end[events.user]))
+    code = _runs(events.item, np.concatenate([learned, events.first[tested] + split.test[tested]]), before + 1)
+    lowest, highest = np.full(len(code), len(split.test)), np.full(len(code), -1)  # the users who have each run
+    np.minimum.at(lowest, code[: len(learned)], events.user[learned])
+    np.maximum.at(highest, code[: len(learned)], events.user[learned])
+    own = code[len(learned) :]
+    return (highest[own] >= 0) & ((lowest[own] != tested) | (highest[own] != tested))
+
+
+def _runs(item: Int64[np.ndarray, " events"], last: Int64[np.ndarray, " n"], length: int) -> Int64[np.ndarray, " n"]:
+    """A number from 0 up for the ``length`` items that end at each of ``last``; equal for equal ones alone."""
     items = int(item.max()) + 1
-    _, pair = np.unique(item[last - 2] * items + item[last - 1], return_inverse=True)
-    _, code = np.unique(pair * items + item[last], return_inverse=True)
+    code = item[last - length + 1]
+    for back in range(length - 2, -1, -1):
+        _, code = np.unique(code * items + item[last - back], return_inverse=True)
     return code.astype(np.int64)
 
 
@@ -126,14 +139,14 @@ def remarks(told: Mapping[str, Any]) -> list[str]:
 
 
 def warning(told: Mapping[str, Any]) -> str:
-    """The warning of what may be cloned users; empty where there are few."""
-    if (told.get("cloned_share") or 0) <= MANY_CLONES:
+    """The warning of cloned users; empty where there are few."""
+    if (told.get("copied_share") or 0) <= MANY_CLONES:
         return ""
     return (
-        f"**Cloned users?** {_percent(told['cloned_share'])} of the test targets stand after the same two items in "
-        "another user's training part, where a model can look them up. Windows of one history that were published as "
-        "several users look like this: merge such users, or hold their histories out together. A small catalogue of "
-        "series looks like this too."
+        f"**Cloned users.** {_percent(told['copied_share'])} of the test targets stand after the same {WINDOW} items "
+        "(all, where a history is shorter) in another user's training part, where a model can look them up. Windows of "
+        "one history that were published as several users look like this: merge such users, or hold their histories "
+        "out together."
     )
 
 

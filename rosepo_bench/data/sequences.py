@@ -70,7 +70,11 @@ def split(dataset: Dataset, kind: Kind) -> Split:
     are for training. The validation target is the user's first event between the two dates, the test target the first
     one from the second date on; either needs a history.
 
-    UserError: no user has a validation target, or none a test target."""
+    UserError: no user has a validation target, or none a test target; ``temporal`` without dates."""
+    if kind == "temporal" and not dataset.dated:
+        raise UserError(
+            f'{dataset.full_name}: the temporal split needs dates; with time_unit = "order" use leave_one_out'
+        )
     lengths = np.array([len(sequence) for sequence in dataset.sequences], dtype=np.int64)
     if kind == "leave_one_out":
         if int(lengths.min()) < SHORTEST:
@@ -162,6 +166,7 @@ def _dataset(raw: RawInteractions, table: _Table, ties: Ties) -> Dataset:
         renamed=tuple((item, own) for item, own in enumerate(owners) if titles[item] != own),
         merged=tuple(_merged(raw, items)),
         ties=ties,
+        dated=raw.dated,
         digest=digest(raw.source.name, list(titles), [list(genre) for genre in genres], flat, table.time, bounds),
     )
 

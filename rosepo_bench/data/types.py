@@ -41,7 +41,8 @@ class RawInteractions:
     numbers where it has no dates. ``left_out``: rows that are not among them, by reason (`without a user id`).
     ``item_ids``: the items as their owner names them; empty in an invented world. ``works[i]``: the item of which item
     i is an edition, itself where of none; None where the owner tells no works. ``hints[i]``: what tells item i from
-    others of its title, its year or author; empty where not known."""
+    others of its title, its year or author; empty where not known. ``dated``: the times of different users can be
+    compared, which mere orders of events cannot."""
 
     source: Source
     user: Int64[np.ndarray, " rows"]
@@ -54,17 +55,18 @@ class RawInteractions:
     item_ids: tuple[str, ...] = ()
     works: Int64[np.ndarray, " items"] | None = None
     hints: tuple[str, ...] = ()
+    dated: bool = True
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Histories ready for use: ``sequences[u]`` holds user u's item indices, each once, in the order of time, and
-    ``times[u]`` their times, in the unit of RawInteractions; ``ties`` says how events of one time are ordered.
-    ``counts`` gives the users, items and interactions left after each step of the preparation; ``digest`` is the sha256
-    of everything that can change a result. ``user_ids`` and ``item_ids`` are users and items as their owner names them
-    (``item_ids`` empty in an invented world). ``titles`` are all different: ``renamed`` holds (item, the owner's title)
-    where several items had the same. ``merged`` holds (item, the owner's ids that became this item). ``label`` is the
-    data set's name in the profile, for messages."""
+    ``times[u]`` their times, in the unit of RawInteractions and ``dated`` as there; ``ties`` says how events of one
+    time are ordered. ``counts`` gives the users, items and interactions left after each step of the preparation;
+    ``digest`` is the sha256 of everything that can change a result. ``user_ids`` and ``item_ids`` are users and items
+    as their owner names them (``item_ids`` empty in an invented world). ``titles`` are all different: ``renamed`` holds
+    (item, the owner's title) where several items had the same. ``merged`` holds (item, the owner's ids that became this
+    item). ``label`` is the data set's name in the profile, for messages."""
 
     name: str
     source: Source
@@ -79,6 +81,7 @@ class Dataset:
     renamed: tuple[tuple[int, str], ...] = ()
     merged: tuple[tuple[int, tuple[str, ...]], ...] = ()
     ties: Ties = "file"
+    dated: bool = True
     label: str = ""
 
     @property

@@ -8,8 +8,8 @@ from typing import Any
 
 from rosepo_bench.data import population
 from rosepo_bench.report.comparison import Comparison
-from rosepo_bench.report.markdown import distinct, escape, paragraph, percent
-from rosepo_bench.report.quality import seeds_in_words
+from rosepo_bench.report.markdown import code, code_text, distinct, escape, paragraph, percent
+from rosepo_bench.report.notes import seeds_in_words
 
 SYNTHETIC = "**Synthetic data**: a replica stands in for the data set; its numbers say nothing about the real one."
 
@@ -30,10 +30,11 @@ def caption(comparison: Comparison) -> str:
     told: dict[str, Any] = {}
     for record in reversed(comparison.records):  # older records say less
         told |= record["data"]
+    told["left_out_first"] = [code_text(user) for user in told.get("left_out_first", ())]
     text = paragraph(
         SYNTHETIC if comparison.synthetic else "",
-        f"Source {sources}, {len(comparison.users):,} test users, split `{data['split']}`,",
-        f"profile `{first['profile']}`, {seeds_in_words(seeds)}.",
+        f"Source {sources}, {len(comparison.users):,} test users, split {code(data['split'])},",
+        f"profile {code(first['profile'])}, {seeds_in_words(seeds)}.",
         _noise(data.get("noise")),
         _protocol(first.protocol, first.facts, data["candidates_sha256"]),
         *population.remarks(told),
@@ -56,8 +57,9 @@ def _protocol(name: str, facts: dict[str, Any], candidates: str) -> str:
     """What the protocol does; of one that this program does not know, the facts of the record."""
     if facts.get("name") != "candidates":
         told = ", ".join(f"{key} {json.dumps(value)}" for key, value in facts.items())
-        return f"Protocol `{name}`" + (f": {escape(told)}." if told else ".")
+        return f"Protocol {code(name)}" + (f": {escape(told)}." if told else ".")
+    size, score, sha256 = (escape(str(one)) for one in (facts.get("size"), facts.get("score"), candidates[:12]))
     return (
-        f"Protocol `{name}`: the target among {facts.get('size')} candidates, the others drawn uniformly "
-        f"(sha256 {candidates[:12]}); language models rank by the {facts.get('score')} of a title's token log-probs."
+        f"Protocol {code(name)}: the target among {size} candidates, the others drawn uniformly (sha256 {sha256}); "
+        f"language models rank by the {score} of a title's token log-probs."
     )

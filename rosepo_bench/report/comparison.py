@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
@@ -15,6 +16,7 @@ from rosepo_bench.base.records import Record
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics.base import metrics
 from rosepo_bench.report.labels import Row, labels
+from rosepo_bench.report.notes import apart, machines, mixed, seeds
 from rosepo_bench.report.result import Result, newest
 
 FAMILIES = ("popularity", "recommender", "language_model", "preference")
@@ -22,6 +24,8 @@ ORDER = (
     *("popularity", "sasrec", "zero_shot", "sft"),
     *("dpo", "cdpo", "rdpo", "ipo", "simpo", "cpo", "orpo", "kto", "sdpo", "dmpo", "sprec", "rosepo"),
 )
+DISTINCT = ("protocol", "profile", "split", "noise", "candidates", "data")
+"""What can tell the sections of a data set apart: in their headings, the first that does so alone, or all together."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Comparison:
     def names(self) -> list[str]:
         """All rows, those without a record included, in the order of the tables."""
         return [*self.methods, *(name for name in self.absent if name not in self.methods)]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """A result, or a cell without a record, of each row."""
+        return {name: self.methods[name][0] if name in self.methods else self.absent[name][0] for name in self.names}
 
     @property
     def synthetic(self) -> bool:
@@ -126,50 +135,34 @@ def _sections(dataset: str, parts: dict[str, list[Result]], failures: list[Failu
         chosen, notes = newest(members)
         methods, absent = _rows(chosen, failures if number == 0 else [])
         paths = {str(result.record.path) for result in chosen}
-        note = " ".join([*_apart(terms, list(parts)), *_mixed(chosen), *_machines(chosen), *notes])
-        title = _title(dataset, parts, number)
-        yield Comparison(dataset, title, methods, absent, note, bool(paths) and paths <= shown)
+        said = (*apart(terms, list(parts)), *mixed(chosen), *machines(chosen), *seeds(methods), *notes)
+        title, repeated = _title(dataset, parts, number), bool(paths) and paths <= shown
+        yield Comparison(dataset, title, methods, absent, " ".join(said), repeated)
         shown |= paths
 
 
 def _title(dataset: str, parts: dict[str, list[Result]], number: int) -> str:
-    """The data set's name; of several sections with the protocol, or a number where that does not tell them apart."""
-    protocols = [members[0].protocol for members in parts.values() if members]
+    """The data set's name; of several sections with what tells them apart, or a number where nothing short does."""
     if len(parts) == 1:
         return dataset
-    told_apart = len(set(protocols)) == len(parts)
-    return f"{dataset}, {protocols[number]}" if told_apart else f"{dataset} ({number + 1} of {len(parts)})"
+    terms = [json.loads(one) for one in parts]
+    alone = [(name,) for name in DISTINCT]
+    together = tuple(name for name in DISTINCT if len({_in_words(one[name]) for one in terms}) > 1)
+    for names in (*alone, together):
+        told = [", ".join(_term(name, one[name]) for name in names) for one in terms]
+        if len(set(told)) == len(parts):
+            return f"{dataset}, {told[number]}"
+    return f"{dataset} ({number + 1} of {len(parts)})"
 
 
-def _apart(terms: str, all_terms: list[str]) -> Iterator[str]:
-    """How a comparison differs from the others of its data set."""
-    if len(all_terms) > 1:
-        tables, own = [json.loads(one) for one in all_terms], json.loads(terms)
-        unequal = [name for name in own if any(table[name] != own[name] for table in tables)]
-        here = "; ".join(f"{name} {json.dumps(own[name])}" for name in unequal)
-        yield f"This data set has several sections whose numbers cannot be compared; in this one: {here}."
+def _term(name: str, value: str | dict[str, Any] | None) -> str:
+    return _in_words(value) if name == "protocol" else f"{name} {_in_words(value)}"
 
 
-def _mixed(members: list[Result]) -> Iterator[str]:
-    """Methods should continue from the same SFT model: a note where they do not."""
-    models: dict[int, set[str]] = {}
-    for result in members:
-        if "sft" in result["stages"]:
-            models.setdefault(result.seed, set()).add(result["stages"]["sft"])
-    for seed, keys in sorted(models.items()):
-        if len(keys) > 1:
-            yield f"The methods of seed {seed} start from {len(keys)} different SFT models."
-
-
-def _machines(members: list[Result]) -> Iterator[str]:
-    """The same seed gives other numbers on another processor or torch: a note where they differ. What a record does not
-    tell is left out."""
-    environments = [result["environment"] for result in members]
-    processors = {one.get("processor") for one in environments}
-    versions = {one.get("packages", {}).get("torch") for one in environments}
-    for what, found in (("processors", processors), ("torch versions", versions)):
-        if len(names := sorted(found - {None})) > 1:
-            yield f"Records of different {what}: {', '.join(names)}."
+def _in_words(term: str | dict[str, Any] | None) -> str:
+    """A term of a result, not all of a long one: of a hash 12 digits."""
+    text = term if isinstance(term, str) else " ".join(map(str, term.values())) if term else "none"
+    return text[:12] if len(text) == 64 else text[:32]
 
 
 def _rows(members: list[Result], failures: list[Failure]) -> tuple[dict[str, list[Result]], dict[str, list[Failure]]]:

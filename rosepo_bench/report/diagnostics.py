@@ -137,17 +137,22 @@ WATCHED_CAPTION = paragraph(
 
 
 def oracle(comparison: Comparison) -> Table | None:
-    """The oracle's accuracy and ε gaps; None if no method uses it."""
+    """The oracle's accuracy and ε gaps; None if no method uses it. Methods under other settings may have others."""
     rows: list[list[Cell | str]] = []
+    own: dict[tuple[object, ...], tuple[str, list[Cell]]] = {}
     for name, results in _having(comparison, "oracle").items():
         found = [told for result in results if (told := result.diagnostics("oracle"))]
-        if not rows:  # the oracle itself, on pairs with uniform candidates
-            tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
-            accuracy = Cell.of(_ends([one["accuracy"] for one in found]), before="uniform", after=f"(τ {tau})")
-            rows.append(["the oracle", accuracy, *_gaps([one["uniform"] for one in found], results)])
+        tau = number(mean(one["uniform"]["tau"] for one in found), digits=2)
+        accuracy = Cell.of(_ends([one["accuracy"] for one in found]), before="uniform", after=f"(τ {tau})")
+        judged = [accuracy, *_gaps([one["uniform"] for one in found], results)]  # pairs with uniform candidates
+        own.setdefault(tuple((one.value, one.low, one.high, one.after) for one in judged), (name, judged))
         rows.append([name, _by_kind(found), *_gaps(found, results)])
+    shared = len(own) == 1
+    oracles: list[list[Cell | str]] = [
+        ["the oracle" if shared else f"oracle of {name}", *judged] for name, judged in own.values()
+    ]
     header = ["pairs of", "accuracy and τ by kind of pair", "ε gap, cross-fitted", "ε gap, without folds"]
-    return Table.of(header, rows, left=header[:2]) if rows else None
+    return Table.of(header, [*oracles, *rows], left=header[:2]) if rows else None
 
 
 def _ends(told: list[dict[str, Any]]) -> dict[str, float | None]:

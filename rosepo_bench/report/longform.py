@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rosepo_bench.report import provenance
 from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.quality import BASELINES, measured, minus
 from rosepo_bench.report.result import Result
 from rosepo_bench.report.table import Cell, Column, Table
 
-NAMES = ("dataset", "kind", "protocol", "method", "seed", "metric")
+NAMES = ("dataset", "section", "kind", "profile", "protocol", "method", "seed", "metric")
+SOURCES = ("record", "processor", "torch")
 ENDS = ("value", "low", "high", "n")
 
 
 def long_form(comparisons: list[Comparison]) -> Table:
-    """A value a row. ``seed`` is that of a record, or ``all`` for values over all seeds."""
+    """A value a row. ``section`` is the heading in the report: the data set's name, and what tells apart the parts that
+    cannot be compared. ``seed`` is that of a record, or ``all`` for values over all seeds. ``record`` is the folder of
+    the only record that a value is from; ``processor`` and ``torch`` are those of all its records."""
     rows: list[tuple[Cell, ...]] = []
     for comparison in comparisons:
-        for name, results in comparison.methods.items():
-            place = [comparison.title, results[0]["data"]["kind"], results[0].protocol, name]
-            values = [(str(result.seed), *value) for result in results for value in _values(result)]
+        results = {result.record.path: result for result in comparison.records}
+        for name, members in comparison.methods.items():
+            first = members[0]
+            place = (
+                comparison.dataset,
+                comparison.title,
+                first["data"]["kind"],
+                first["profile"],
+                first.protocol,
+                name,
+            )
+            values = [(str(result.seed), *value) for result in members for value in _values(result)]
             values += [("all", *value) for value in _overall(comparison, name)]
-            rows += [(*map(Cell, (*place, seed, metric)), value) for seed, metric, value in values]
-    columns = (*(Column(name, left=True) for name in NAMES), Column("value", ends=True))
+            for seed, metric, value in values:
+                sources = _sources([results[path] for path in value.records])
+                rows.append((*map(Cell, (*place, seed, metric)), value, *map(Cell, sources)))
+    columns = (*_texts(NAMES), Column("value", ends=True), *_texts(SOURCES))
     return Table(columns, tuple(rows))
+
+
+def _texts(names: Iterable[str]) -> list[Column]:
+    return [Column(name, left=True) for name in names]
+
+
+def _sources(results: list[Result]) -> tuple[str, str, str]:
+    record = provenance.name(results[0].record.path) if len(results) == 1 else ""
+    processors, versions = ({getattr(one, name) for one in results} - {""} for name in ("processor", "torch"))
+    return record, "; ".join(sorted(processors)), "; ".join(sorted(versions))
 
 
 def _values(result: Result) -> Iterator[tuple[str, Cell]]:

@@ -10,38 +10,98 @@ from typing import Any
 from tabulate import tabulate
 
 from rosepo_bench.base.intervals import Interval
+from rosepo_bench.report.plain import one_line
 
 NONE = "–"
+WIDTH = 100
+"""Columns of a terminal that paragraphs and tables fit into."""
+FIRST = 48
+"""Most columns of a table's first column, which names its rows."""
+
+_SPECIAL = re.compile(r"[\\|<>*`\[\]#~&$]|(?<![^\W_])_|_(?![^\W_])")
+_BEGINS = re.compile(r"(?m)^(?:(?=[-=]+\s*$)[-=]|[-+](?=\s)|\d+(?=[.)]\s))")
+"""What begins a list or underlines a heading, if it comes first in a line."""
 
 
 def escape(text: str) -> str:
-    """``text`` as one line that Markdown shows literally, inside a table or outside."""
-    return re.sub(r"([\\|<*`\[\]])", r"\\\1", " ".join(text.split()))
+    """``text`` as one line that Markdown shows literally, inside a table or outside. An underscore inside a word has no
+    meaning there and stays as it is."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
+
+
+def code(text: str) -> str:
+    """``text`` between backticks, outside tables; its own backticks are shown as apostrophes."""
+    return f"`{code_text(text)}`"
+
+
+def code_text(text: str) -> str:
+    """``text`` as it may stand between backticks."""
+    return one_line(text).replace("`", "'")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> str:
-    """A Markdown table. Columns named in ``left`` are left-aligned, others right-aligned; cells must be escaped."""
-    left = set(left)
+    """A Markdown table of at most :data:`WIDTH` columns: one that is wider goes on below, the first column repeated.
+    Columns named in ``left`` are left-aligned, others right-aligned; cells must be escaped. A first column wider than
+    :data:`FIRST`, and a cell that is too wide beside it, are cut."""
+    found, left = [list(header), *map(list, rows)], set(left)
+    first = [clip(row[0], FIRST) for row in found]
+    rest = WIDTH - _taken(first) - 1 - _PADDING
+    columns = [first] + [[clip(row[place], rest) for row in found] for place in range(1, len(header))]
     align = ["left" if name in left else "right" for name in header]
+    parts = [_plain_table([columns[one] for one in part], [align[one] for one in part]) for part in _parts(columns)]
+    return "\n\n".join(parts)
+
+
+_PADDING = 5
+"""What tabulate adds to a column: its bar, blanks, and two more behind a header."""
+
+
+def _taken(column: Sequence[str]) -> int:
+    """Columns of the terminal that a column of a table takes."""
+    return max(len(column[0]) + 2, *map(len, column)) + 3
+
+
+def _parts(columns: Sequence[Sequence[str]]) -> list[list[int]]:
+    """The places of the columns of each of the tables that one is cut into."""
+    parts, used = [[0]], _taken(columns[0]) + 1
+    for place, column in enumerate(columns[1:], 1):
+        if used + _taken(column) > WIDTH and len(parts[-1]) > 1:
+            parts.append([0])
+            used = _taken(columns[0]) + 1
+        parts[-1].append(place)
+        used += _taken(column)
+    return parts
+
+
+def _plain_table(columns: Sequence[Sequence[str]], align: Sequence[str]) -> str:
+    header, *rows = zip(*columns, strict=True)
     # Cells are formatted text: with numparse, 0.10 would become 0.1.
-    return tabulate(
-        [list(row) for row in rows],
-        headers=list(header),
-        tablefmt="pipe",
-        colalign=align,
-        disable_numparse=True,
-    )
+    return tabulate(rows, headers=header, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def clip(text: str, width: int) -> str:
+    """Escaped text, cut to ``width`` characters."""
+    if len(text) <= width:
+        return text
+    kept = text[: width - 1]
+    return kept[: len(kept) - (len(kept) - len(kept.rstrip("\\"))) % 2] + "…"
 
 
 def paragraph(*sentences: str) -> str:
     """The sentences as one wrapped paragraph; empty ones are left out."""
     text = " ".join(sentence for sentence in sentences if sentence)
-    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
+    filled = textwrap.fill(text, WIDTH - 1, break_long_words=False, break_on_hyphens=False)
+    return _BEGINS.sub(_literal, filled)
+
+
+def _literal(begins: re.Match[str]) -> str:
+    return f"{begins[0]}\\" if begins[0].isdigit() else f"\\{begins[0]}"
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A bullet list; lines are truncated to 300 characters."""
-    return "\n".join(f"- {textwrap.shorten(line, 300, placeholder=' …')}" for line in lines)
+    """A bullet list of escaped lines, which are truncated to 300 characters."""
+    cut = (textwrap.shorten(line, 300, placeholder=" …") for line in lines)
+    return "\n".join(f"- {_BEGINS.sub(_literal, line)}" for line in cut)
 
 
 def interval(cell: Interval | Mapping[str, Any] | None, signed: bool = False) -> str:

@@ -12,7 +12,8 @@ from rosepo_bench.base.intervals import Interval
 from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics.base import metrics
 from rosepo_bench.report.comparison import Comparison
-from rosepo_bench.report.markdown import distinct, escape, paragraph, percent
+from rosepo_bench.report.markdown import escape, paragraph, percent
+from rosepo_bench.report.notes import seeds_in_words
 from rosepo_bench.report.table import Block, Bullets, Cell, Form, Paragraph, Table
 
 BASELINES = ("sft", "popularity")
@@ -20,13 +21,12 @@ NO_EFFECT = 0.01
 """A preference method that changed the top item of a smaller share of users is marked as having no effect."""
 
 UNMATCHED = paragraph(
-    "Not all methods were run with the same seeds. A difference uses the seeds that both methods have; the quality",
-    "table averages each method over all of its own.",
+    "A difference uses the seeds that both methods have; the quality table averages each method over all of its own.",
 )
 
-WEAK = paragraph(
-    "**Warning**: {name} does not clearly beat popularity (HR@1 {told}). What preference training adds to such a model",
-    "says little about the method; train SFT longer first (settings sft.epochs, sft.min_steps, sft.lr).",
+WEAK = (
+    "**Warning**: {name} does not clearly beat popularity (HR@1 {told}). What preference training adds to such a model "
+    "says little about the method; train SFT longer first (settings sft.epochs, sft.min_steps, sft.lr)."
 )
 
 
@@ -54,7 +54,7 @@ def weak(comparison: Comparison) -> list[str]:
         gap = difference(comparison, name, "popularity") if results[0].method == "sft" else None
         if gap and gap.low <= 0:
             told = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-            found.append(WEAK.format(name=escape(name), told=told))
+            found.append(paragraph(WEAK.format(name=escape(name), told=told)))
     return found
 
 
@@ -130,10 +130,6 @@ def _unmatched(comparison: Comparison, name: str, base: str) -> str:
     return f"{seeds_in_words(shared)}, which both have; left out: {out}" if shared else f"no seed in common ({out})"
 
 
-def seeds_in_words(seeds: Collection[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {distinct(seeds)}"
-
-
 def differences(comparison: Comparison) -> list[Block]:
     """Paired differences in HR@1, its standard deviation over seeds and, if known, HR@1 without tied users."""
     untied = comparison.untied()
@@ -147,8 +143,10 @@ def differences(comparison: Comparison) -> list[Block]:
         if untied is not None:
             rest = statistics.over_seeds(values)[untied] if values else np.zeros(0)
             row.append(Cell.of(statistics.average(rest).as_dict() if len(rest) > 1 else None))
-        rows.append([*row, _effect(comparison, name)])
-    blocks: list[Block] = [Table.of([*header, "note"], rows, left=["method", "note"])]
+        rows.append(row)
+    blocks: list[Block] = [Table.of(header, rows, left=["method"])]
+    if without := [f"{name}: {told}" for name in comparison.methods if (told := _effect(comparison, name))]:
+        blocks.append(Bullets(tuple(without)))
     if lines := unmatched(comparison):
         blocks += [Paragraph(UNMATCHED), Bullets(tuple(lines))]
     return [*blocks, Paragraph(_power(comparison))]

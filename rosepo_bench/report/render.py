@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.report import markdown as md
+from rosepo_bench.report import provenance
+from rosepo_bench.report.plain import comma_cell
 from rosepo_bench.report.table import Block, Bullets, Cell, Heading, Paragraph, Report, Table
 
 
 def markdown(report: Report) -> str:
-    """The blocks, for a terminal of 160 columns too."""
+    """The blocks, for a terminal of 100 columns too."""
     return "\n\n".join(map(_block, report.blocks)) + "\n"
 
 
@@ -60,7 +62,7 @@ def comma_separated(report: Report) -> str:
     writer.writerow([name for column in table.columns for name in (column.name, *("low", "high", "n") * column.ends)])
     for row in table.rows:
         cells = zip(table.columns, row, strict=True)
-        writer.writerow([plain for column, cell in cells for plain in _plain(cell, column.ends)])
+        writer.writerow([comma_cell(plain) for column, cell in cells for plain in _plain(cell, column.ends)])
     return text.getvalue()
 
 
@@ -69,13 +71,23 @@ def _plain(cell: Cell, ends: bool) -> list[str]:
     return [f"{one:.8g}" if isinstance(one, float) else "" if one is None else str(one) for one in found]
 
 
+def _markdown_file(report: Report) -> str:
+    return f"{markdown(report)}\n{provenance.note(report.records)}\n"
+
+
 @dataclass(frozen=True)
 class Format:
+    """A file, what is written into it, and the hashes of the records that a written one is made from."""
+
     file: str
     function: Callable[[Report], str]
+    made_from: Callable[[str], set[str] | None]
 
 
-FORMATS = {"md": Format("report.md", markdown), "csv": Format("results.csv", comma_separated)}
+FORMATS = {
+    "md": Format("report.md", _markdown_file, provenance.of_markdown),
+    "csv": Format("results.csv", comma_separated, provenance.of_comma_separated),
+}
 
 
 def check_formats(names: Sequence[str]) -> None:

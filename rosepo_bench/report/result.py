@@ -45,6 +45,17 @@ class Result:
         return self.record.seed
 
     @property
+    def processor(self) -> str:
+        """The model of the processor; empty where the record does not tell."""
+        return str(self["environment"].get("processor") or "")
+
+    @property
+    def torch(self) -> str:
+        """The version of torch; empty where the record does not tell."""
+        packages = self["environment"].get("packages")
+        return str(packages.get("torch") or "") if isinstance(packages, Mapping) else ""
+
+    @property
     def facts(self) -> dict[str, Any]:
         return dict(self.record["evaluations"][self.protocol]["facts"])
 
@@ -56,8 +67,9 @@ class Result:
     def shown(self) -> dict[str, dict[str, Any]]:
         """The metrics that tables show: all but those with a cut-off that no list of candidates is longer than, which
         HR cannot miss."""
-        size = self.facts.get("size")
-        return {name: told for name, told in self.metrics.items() if not _beyond(name, size)}
+        size = self.facts.get("size")  # of a protocol that this program does not know, it may be anything
+        longest = size if isinstance(size, int) else None
+        return {name: told for name, told in self.metrics.items() if not _beyond(name, longest)}
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

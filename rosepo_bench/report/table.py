@@ -84,7 +84,9 @@ Block = Heading | Paragraph | Bullets | Table
 
 @dataclass(frozen=True)
 class Report:
-    """``blocks`` to be read from top to bottom, and ``values``: every number, one a row."""
+    """``blocks`` to be read from top to bottom, ``values``: every number, one a row, and the names of all records that
+    it is made from."""
 
     blocks: tuple[Block, ...]
     values: Table
+    records: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.records import Record
-from rosepo_bench.report import captions, diagnostics, quality
+from rosepo_bench.report import captions, diagnostics, differing, provenance, quality
 from rosepo_bench.report.comparison import Comparison, comparisons
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
@@ -41,12 +41,13 @@ def report_of(
     problems = [*problems, *contradictory]
     parts = comparisons(good, failures)
     if not parts:
-        why = "; ".join(problems) or "run `python -m rosepo_bench run` first, or give another --out"
+        why = "; ".join(problems) or "run `python -m rosepo_bench run --all` first, or give another --out"
         raise UserError(f"no records to report: {why}")
     blocks: list[Block] = [Heading("Results", 1), Paragraph(LEGEND), *(Paragraph(paragraph(note)) for note in notes)]
     if problems:
         blocks += [Paragraph(LEFT_OUT), Bullets(tuple(problems))]
-    return Report((*blocks, *(block for part in parts for block in _section(part))), long_form(parts))
+    blocks += [block for part in parts for block in _section(part)]
+    return Report(tuple(blocks), long_form(parts), tuple(provenance.name(record.path) for record in records))
 
 
 def render(
@@ -60,17 +61,22 @@ def render(
 
 
 def write_report(out: Path, report: Report, formats: Sequence[str] = ("md", "csv")) -> list[Path]:
-    """Writes the report below ``out`` in each format, every file atomically; returns their paths."""
+    """Writes the report below ``out`` in each format, every file atomically; returns their paths. A file there that is
+    made from other records is kept beside it."""
     check_formats(formats)
     paths = {name: out / FORMATS[name].file for name in formats}
     for name, path in paths.items():
-        store.write_text(path, FORMATS[name].function(report))
+        content = FORMATS[name].function(report)
+        provenance.keep(path, content, FORMATS[name].made_from, report.records)
+        store.write_text(path, content)
     return list(paths.values())
 
 
 def _section(part: Comparison) -> Iterator[Block]:
     """Throughput and diagnostics are of the records, not of the protocol: they are shown once."""
     yield from (Heading(captions.heading(part), 2), Paragraph(captions.caption(part)))
+    if found := differing.settings(part):
+        yield from (Heading("Settings that differ", 3), found)
     yield from (Heading("Quality", 3), *quality.quality(part))
     if part.records:
         yield from (Heading("Differences in HR@1", 3), *quality.differences(part))

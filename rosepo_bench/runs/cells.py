@@ -15,12 +15,13 @@ from rosepo_bench.data import candidates, population, sequences
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.evaluation.protocols.base import Protocol
 from rosepo_bench.pipeline import alignment
-from rosepo_bench.pipeline.evaluating import Answered, of_items, of_titles
+from rosepo_bench.pipeline.evaluating import Answered, ItemRanker, of_items, of_titles
 from rosepo_bench.pipeline.finetuning import Finetuning
 from rosepo_bench.pipeline.fitting import Fits
 from rosepo_bench.pipeline.language import Language
 from rosepo_bench.pipeline.pairing import Pairing
 from rosepo_bench.pipeline.probe import Probe
+from rosepo_bench.pipeline.ranking import TitleRanker
 from rosepo_bench.pipeline.results import Trained
 from rosepo_bench.pipeline.smoothing import Smoothed
 from rosepo_bench.pipeline.stages import Stage
@@ -144,8 +145,22 @@ class Cell:
 
     @cached_property
     def answered(self) -> dict[str, Stage[Answered]]:
-        """Its answers to each protocol."""
-        return {protocol.name: self._answered(protocol) for protocol in self.shared.protocols}
+        """Its answers to each protocol that it can be asked by."""
+        return {protocol.name: self._answered(protocol) for protocol in self.protocols}
+
+    @cached_property
+    def protocols(self) -> list[Protocol]:
+        """The run's protocols but those that need what the method cannot give. UserError: none is left."""
+        serves = (ItemRanker if isinstance(self.method, Recommender) else TitleRanker).serves
+        found = [protocol for protocol in self.shared.protocols if protocol.needs <= serves]
+        if not found:
+            needs = {one.name: ", ".join(sorted(one.needs - serves)) for one in self.shared.protocols}
+            lacking = "; ".join(f"{name} needs {need}" for name, need in needs.items())
+            raise UserError(
+                f"method {self.method.name}: none of the protocols can ask it ({lacking}); leave the method out, "
+                "or add a protocol"
+            )
+        return found
 
     def _answered(self, protocol: Protocol) -> Stage[Answered]:
         if isinstance(self.method, Recommender):
@@ -155,7 +170,7 @@ class Cell:
     @cached_property
     def sft_answered(self) -> Stage[Answered]:
         """The SFT model's answers to the first protocol, with which preference methods are compared."""
-        return of_titles(self.language, "sft", self.sft, self.shared.protocols[0])
+        return of_titles(self.language, "sft", self.sft, self.protocols[0])
 
     @cached_property
     def stages(self) -> tuple[Stage[Any], ...]:

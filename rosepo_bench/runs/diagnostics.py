@@ -16,10 +16,10 @@ from rosepo_bench.runs.methods import Preference
 
 
 def self_check(cell: Cell) -> dict[str, float] | None:
-    """How far the evaluated model's log-probs over the token forest are from those of its own forward; None for a
-    recommender."""
-    found: dict[str, float] | None = cell.task.stages.get(next(iter(cell.answered.values()))).report.get("self_check")
-    return found
+    """How far the evaluated model's log-probs over the token forest are from those of its own forward; None where no
+    protocol went over the forest."""
+    reports = (cell.task.stages.get(stage).report for stage in cell.answered.values())
+    return next((report["self_check"] for report in reports if report.get("self_check")), None)
 
 
 def preference(cell: Cell) -> dict[str, Any] | None:
@@ -102,8 +102,9 @@ def margin_accuracy(logps: Float64[np.ndarray, "n R"], mask: Any) -> dict[str, f
 
 
 def _changed_top(cell: Cell) -> dict[str, float]:
-    get, first = cell.task.stages.get, cell.shared.protocols[0]
+    get, first = cell.task.stages.get, cell.protocols[0]
     test = cell.task.test
-    tops = [first.join(get(stage).answers, test).top for stage in (cell.answered[first.name], cell.sft_answered)]
-    changed = np.asarray(tops[0] != tops[1])
+    found = [first.join(get(stage).answers, test) for stage in (cell.answered[first.name], cell.sft_answered)]
+    after, before = (one.named if one.top is None else one.top for one in found)
+    changed = np.asarray(after != before)
     return {"share": float(changed.mean()), "n": len(changed)}

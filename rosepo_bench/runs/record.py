@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from rosepo_bench.base import records
 from rosepo_bench.base.failures import Failure
 from rosepo_bench.base.record_schema import all_settings, row_of
-from rosepo_bench.data import candidates, noise, sequences
+from rosepo_bench.data import candidates, noise, sequences, views
 from rosepo_bench.engine import environment, ops
 from rosepo_bench.engine.model import language_model as models
 from rosepo_bench.evaluation.metrics.base import Predictions, measure
@@ -23,6 +23,9 @@ from rosepo_bench.runs.cells import Cell, refuse_broken
 from rosepo_bench.runs.composing import settings_of
 from rosepo_bench.runs.methods import PlainLM, Preference, Recommender
 
+JOINED = ("target", "counts")
+"""What every protocol's predictions are given beside its own columns."""
+
 
 def run(cell: Cell) -> None:
     """Computes the cell's missing stages and writes its record and predictions."""
@@ -30,7 +33,7 @@ def run(cell: Cell) -> None:
     began = time.monotonic()
     for stage in cell.stages:
         cell.task.stages.get(stage)
-    found = {protocol.name: _predictions(cell, protocol) for protocol in cell.shared.protocols}
+    found = {protocol.name: _predictions(cell, protocol) for protocol in cell.protocols}
     settings, config = _settings(cell), _config(cell)
     record = {
         "key": cell.key,
@@ -47,9 +50,9 @@ def run(cell: Cell) -> None:
         "evaluations": {
             protocol.name: {
                 "facts": protocol.facts(cell.task.dataset_config.candidates),
-                "metrics": measure(found[protocol.name], protocol.gives),
+                "metrics": measure(found[protocol.name], found[protocol.name].gives & {*protocol.gives, *JOINED}),
             }
-            for protocol in cell.shared.protocols
+            for protocol in cell.protocols
         },
         "diagnostics": {
             "preference": diagnostics.preference(cell),
@@ -77,8 +80,10 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 
 def _predictions(cell: Cell, protocol: Protocol) -> Predictions:
+    """What a protocol found, beside the targets and the items' training interactions, those without noise."""
     answers = cell.task.stages.get(cell.answered[protocol.name]).answers
-    return protocol.join(answers, cell.task.test)
+    counts = views.train_view(cell.task.clean, cell.task.split).counts
+    return replace(protocol.join(answers, cell.task.test), target=cell.task.test.target, counts=counts)
 
 
 def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
@@ -97,7 +102,8 @@ def _arrays(cell: Cell, predictions: Predictions) -> dict[str, np.ndarray]:
         found["top_titles"] = np.array([data.titles[item] for item in predictions.top.tolist()])
     if predictions.scores is not None and predictions.candidates is not None:
         found |= {"scores": predictions.scores, "candidates": predictions.candidates}
-    return found
+    rest = ("items", "text", "named", "valid", "seen", "correct", *JOINED)
+    return found | {name: array for name in rest if (array := getattr(predictions, name)) is not None}
 
 
 def _stage_keys(cell: Cell) -> dict[str, str]:
@@ -163,7 +169,7 @@ def _data(cell: Cell) -> dict[str, Any]:
 def _throughput(cell: Cell, seconds: float) -> dict[str, Any]:
     get, model = cell.task.stages.get, cell.task.config.model
     trained = get(cell.trained).report if cell.trained else {}
-    scoring = get(cell.answered[cell.shared.protocols[0].name]).report
+    scoring = get(cell.answered[cell.protocols[0].name]).report
     device = models.device_of(model).type if cell.reads_titles else "cpu"
     peak = max((part for part in (trained, scoring) if part), key=lambda part: int(part["peak_memory_bytes"]))
     return {

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from rosepo_bench.base.config import AtomicColumn, DatasetConfig
 from rosepo_bench.base.configure import parse_setting, set_key, validate
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.data import catalog, sequences, storage
+from rosepo_bench.data import catalog, population, sequences, storage
 from rosepo_bench.data.describe import render
 from rosepo_bench.data.readers import atomic, reading
 from rosepo_bench.data.types import RawInteractions, Source
@@ -288,3 +289,19 @@ def test_missing_atomic_files_are_asked_for_by_name(tmp_path: Path) -> None:
     config = DatasetConfig(source="atomic", path=str(tmp_path / "mine"))
     with pytest.raises(UserError, match=re.escape(f"put {tmp_path / 'mine'}.inter and")):
         catalog.resolve("atomic", config, None, tmp_path)
+
+
+def test_an_order_is_not_compared_between_users(tmp_path: Path) -> None:
+    (tmp_path / "d.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tT{i}\n" for i in range(9)))
+    rows = [(user, item, item) for user, first in (("u", 0), ("v", 4)) for item in range(first, first + 5)]
+    lines = "".join(f"{user}\t{item}\t{order}\n" for user, item, order in rows)
+    (tmp_path / "d.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + lines)
+    config = DatasetConfig(source="atomic", path=str(tmp_path / "d"), time_unit="order")
+    dataset = catalog.load(catalog.resolve("atomic", config, None, tmp_path, offline=True), config)
+    assert not dataset.dated
+    told = population.facts(dataset, sequences.split(dataset, "leave_one_out"), 3)
+    assert told["later_share"] is None
+    assert population.facts(replace(dataset, dated=True), sequences.split(dataset, "leave_one_out"), 3)["later_share"]
+    assert "later than the earliest" not in "".join(population.remarks(told))
+    with pytest.raises(UserError, match=r'd: the temporal split needs dates; with time_unit = "order" use leave_one'):
+        sequences.split(dataset, "temporal")

@@ -50,6 +50,7 @@ def test_facts_of_a_small_data_set() -> None:
         "ties": "file",
         "tied_neighbours": 1 / 7,
         "cloned_share": 0.0,
+        "copied_share": 0.0,
         "later_share": 0.0,
         "test_users": 3,
         "left_out": 1,
@@ -72,22 +73,22 @@ def test_real_data_is_not_called_synthetic() -> None:
 def test_what_the_data_hide_is_said() -> None:
     clones = dataclasses.replace(
         small(),
-        sequences=tuple(np.array(items, dtype=np.int32) for items in ([0, 1, 2, 3], [1, 2, 3, 0], [1, 2, 3, 0])),
+        sequences=tuple(np.array(items, dtype=np.int32) for items in [[1, 2, 3, 0]] * 3),
         times=(np.array([1, 2, 2, 2]), *[np.array([1, 2, 3, 4])] * 2),
         label="mine",
         user_ids=("ann", "bob", "cy"),
     )
     split = sequences.split(clones, "leave_one_out")
-    split = dataclasses.replace(split, train_end=np.array([2, 3, 3]))  # the clone's training part reaches the target
+    split = dataclasses.replace(split, train_end=np.array([2, 4, 2]))  # the second's training part reaches the target
     text = render(clones, split, 2)
     assert text.startswith("## mine (three)\n")
     lines = text.splitlines()
     for said in (
         "- For 33.3 % of the users the last events have the same time: file order determines the target.",
-        "- For 33.3 % of the test targets, another user's training part has the same target after the same two items.",
+        "- For 66.7 % of the test targets, another user's training part has the same target after the same two items.",
         '- 25.0 % of the training events are later than the earliest test event: `split = "temporal"` holds out',
         "- Left out: 3 of 3 users with a test target (`ann`, `bob`, `cy`), who have met",
-        "**Cloned users?** 33.3 % of the test targets stand after the same two",
+        "**Cloned users.** 66.7 % of the test targets stand after the same 5 items",
     ):
         assert any(line.startswith(said) for line in lines), said
     rows = {cells[1].strip(): cells[2].strip() for line in lines if len(cells := line.split("|")) == 4}

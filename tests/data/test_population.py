@@ -75,14 +75,14 @@ def test_a_users_own_training_part_makes_no_clone() -> None:
             assert found == [len(one) == 7 for one in histories]
 
 
-def plainly(dataset: Dataset, split: Split) -> list[bool]:
+def plainly(dataset: Dataset, split: Split, items: int) -> list[bool]:
     """The same in slow, obvious Python."""
     found = []
     for user, test in enumerate(split.test.tolist()):
-        wanted = dataset.sequences[user][test - 2 : test + 1].tolist() if test >= 2 else None
+        wanted = dataset.sequences[user][max(0, test - items) : test + 1].tolist() if test >= 2 else None
         trained = [own[:end].tolist() for own, end in zip(dataset.sequences, split.train_end.tolist(), strict=True)]
         others = [own for other, own in enumerate(trained) if other != user]
-        found.append(any(own[at : at + 3] == wanted for own in others for at in range(len(own) - 2)))
+        found.append(any(wanted in windows_of(own, wanted) for own in others if wanted))
     return found
 
 
@@ -92,14 +92,30 @@ def random_data(seed: int) -> Dataset:
     return dataset_of(histories, [sorted(draw.integers(0, 25, len(own)).tolist()) for own in histories])
 
 
+def windows_of(own: list[int], like: list[int]) -> list[list[int]]:
+    return [own[at : at + len(like)] for at in range(len(own) - len(like) + 1)]
+
+
+@pytest.mark.parametrize("items", [2, 3, 5])
 @pytest.mark.parametrize("kind", ["leave_one_out", "temporal"])
 @pytest.mark.parametrize("seed", range(4))
-def test_clones_agree_with_plain_python(seed: int, kind: sequences.Kind) -> None:
+def test_clones_agree_with_plain_python(seed: int, kind: sequences.Kind, items: int) -> None:
     dataset = random_data(seed)
     split = sequences.split(dataset, kind)
-    expected = plainly(dataset, split)
+    expected = plainly(dataset, split, items)
     assert 0 < sum(expected) < (split.test >= 0).sum()
-    assert population.cloned(dataset, split).tolist() == expected
+    assert population.cloned(dataset, split, items).tolist() == expected
+
+
+def test_windows_of_a_history_copy_five_items_and_runs_of_a_series_do_not() -> None:
+    copied = windows(70, dict.fromkeys(range(30), (0, 2)))
+    told = population.facts(copied, sequences.split(copied, "leave_one_out"), 20)
+    assert (told["cloned_share"], told["copied_share"]) == (0.3, 0.3)
+    assert population.warning(told).startswith("**Cloned users.** 30.0 % of the test targets stand after the same 5")
+    series = dataset_of([[0, 1, 2, 7, 8, 9], [3, 4, 5, 7, 8, 9, 10, 11], [6, 12, 13, 7, 8, 9, 14, 15]])
+    told = population.facts(series, sequences.split(series, "leave_one_out"), 5)
+    assert (told["cloned_share"], told["copied_share"]) == (pytest.approx(1 / 3), 0)
+    assert population.warning(told) == ""
 
 
 def test_item_numbers_near_the_largest_do_not_collide() -> None:
@@ -202,5 +218,5 @@ def test_remarks(told: dict[str, Any], said: list[str]) -> None:
 
 @pytest.mark.parametrize(("share", "warned"), [(None, False), (0.0, False), (0.05, False), (0.051, True)])
 def test_only_many_clones_are_warned_of(share: float | None, warned: bool) -> None:
-    assert population.warning({"cloned_share": share}).startswith("**Cloned users?** 5.1 %" if warned else "")
-    assert bool(population.warning({"cloned_share": share})) == warned
+    assert population.warning({"copied_share": share}).startswith("**Cloned users.** 5.1 %" if warned else "")
+    assert bool(population.warning({"copied_share": share, "cloned_share": 0.9})) == warned

@@ -77,9 +77,8 @@ def test_editions_of_a_work_are_one_item_named_by_the_most_rated(tmp_path: Path)
     assert (dataset.counts["raw"]["items"], dataset.counts["merged"]["items"]) == (5, 3)
     facts = describe(dataset, split(dataset, "leave_one_out"), 2)
     assert facts["merged"] == {"Dune": ["1", "2", "3"]}
-    assert "- 1 items are several of the owner's, merged (with the owner's ids): Dune (1, 2, 3)" in render(
-        dataset, split(dataset, "leave_one_out"), 2
-    )
+    text = render(dataset, split(dataset, "leave_one_out"), 2)
+    assert "- Items that are several of the owner's, merged (with the owner's ids), 1: Dune (1, 2, 3)\n" in text
 
 
 def test_the_most_rated_edition_names_its_work_though_nobody_took_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from made_up import PROTOCOL, evaluation, failure, oracle, preference, ranks, read_back, record, write
@@ -35,11 +36,42 @@ def test_runs_under_other_settings_are_rows_of_their_own(tmp_path: Path) -> None
     assert {"dpo (loss.beta=1.0)", "dpo (loss.beta=0.1)"} < {one["method"] for one in table}
 
 
-def test_many_differing_settings_are_not_all_told(tmp_path: Path) -> None:
-    many = [{f"training.{letter}": value for letter in "abcdef"} for value in (1, 2)]
-    text = render(read_back(tmp_path, *(record("dpo", ranks(30), settings=one) for one in many)))
-    first = column(text, "Quality")[0]
-    assert first.startswith("dpo (training.a=1, training.b=1, training.c=1, training.d=1, and 2 more, row ")
+def test_settings_that_have_no_room_in_a_name_have_a_table(tmp_path: Path) -> None:
+    """The names tell the row's hash; the table all that differs and nothing that is the same."""
+    many = [{"loss.beta": 1.0, **{f"training.{letter}": value for letter in "abcdef"}} for value in (1, 2)]
+    found = read_back(tmp_path, *(record("dpo", ranks(30), settings=one) for one in many), record("sft", ranks(30)))
+    text, names = render(found), [f"dpo (row {one.row[:8]})" for one in found if one.method == "dpo"]
+    for table in ("Quality", "Throughput", "Preference training"):
+        assert [name for name in column(text, table) if name != "sft"] == names
+    assert column(text, "Settings that differ") == [f"training.{letter}" for letter in "abcdef"]
+    told = row(text, "Settings that differ", "training.d")
+    assert [told[name] for name in names] == [str(one.settings["training.d"]) for one in found if one.method == "dpo"]
+    assert "### Settings that differ" not in render([one for one in found if one.settings.get("training.a") != 2])
+
+
+def test_no_two_rows_have_one_name(tmp_path: Path) -> None:
+    """A number and a text that look alike, a method that is called like a row, and settings that are nested."""
+    alike: list[dict[str, Any]] = [{"a": 1, "b": "1"}, {"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 2, "b": {"c": [1]}}]
+    made = [record("dpo", ranks(30 + number), settings=one) for number, one in enumerate(alike)]
+    text = render(read_back(tmp_path, *made, record("dpo (a=1, b=1, b.c=–)", ranks(40))))
+    names = column(text, "Quality")
+    assert set(names) == {
+        'dpo (a=1, b="1", b.c=–)',
+        "dpo (a=1, b=1, b.c=–) no. 1",
+        "dpo (a=1, b=1, b.c=–) no. 2",
+        "dpo (a=2, b=1, b.c=–)",
+        r"dpo (a=2, b=–, b.c=\[1\])",
+    }
+    shown = sorted(row(text, "Quality", name)["HR@1"][:5] for name in names)
+    assert shown == ["0.300", "0.310", "0.320", "0.330", "0.400"]
+
+
+def test_a_long_name_leaves_its_table_room(tmp_path: Path) -> None:
+    names = ["m" * 200 + "1", "m" * 200 + "2", "\\" * 30, "*" * 60]
+    text = render(read_back(tmp_path, *(record(name, ranks(30), oracle=oracle()) for name in names)))
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(set(column(text, "Quality"))) == 4
+    assert all("(row " in name for name in column(text, "Quality"))
 
 
 def test_each_row_is_compared_with_the_baseline_under_its_own_settings(tmp_path: Path) -> None:
@@ -79,7 +111,7 @@ def test_other_data_under_one_name_do_not_replace_older_ones(tmp_path: Path) -> 
 def test_two_protocols_are_two_sections_and_one_throughput(tmp_path: Path) -> None:
     both = {PROTOCOL: evaluation(ranks(30)), "candidates-mean": evaluation(ranks(30), score="mean")}
     text = render(read_back(tmp_path, record("sft", ranks(30), evaluations=both), record("dpo", ranks(30))))
-    assert "Protocol `candidates-mean`" in text
+    assert "Protocol `candidates-mean`" in flowing(text)
     assert text.count("### Quality") == 2
     assert text.count("### Throughput") == text.count("### Preference training") == 1
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
@@ -199,7 +231,7 @@ def test_the_longest_names_of_the_demo_fit_a_terminal(tmp_path: Path) -> None:
     ]
     text = render(read_back(tmp_path, *rows, record("sft", ranks(30))))
     assert row(text, "Preference pairs", "rosepo-popularity")["steps"] == "best 1,094 of 1,157"
-    assert max(map(len, text.splitlines())) <= 160
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_users_may_be_names(tmp_path: Path) -> None:
@@ -218,3 +250,22 @@ def test_a_warning_where_sft_does_not_beat_popularity(tmp_path: Path) -> None:
         told = f"**Warning**: sft does not clearly beat popularity (HR@1 +{(sft - 10) / 100:.3f} ["
         assert (told in text) == warned
         assert ("**Warning**" in text) == warned
+
+
+def test_unequal_seeds_are_said_without_a_baseline_too(tmp_path: Path) -> None:
+    made = [record(name, ranks(30), seed=seed) for name, seed in (("dpo", 0), ("dpo", 1), ("rosepo", 0))]
+    text = flowing(render(read_back(tmp_path, *made)))
+    assert "Not all methods were run with the same seeds. Seed 0: rosepo; seeds 0, 1: dpo." in text
+    made = [record(name, ranks(30), seed=seed) for name in ("dpo", "rosepo") for seed in (0, 1)]
+    assert "the same seeds." not in flowing(render(read_back(tmp_path / "matched", *made)))
+
+
+def test_methods_with_different_oracles_show_each(tmp_path: Path) -> None:
+    """One row for an oracle that methods share; one each where its numbers differ."""
+    other = {**oracle(), "accuracy": {"value": 0.7, "low": 0.65, "high": 0.75, "n": 1000}}
+    made = [record(name, ranks(30), oracle=oracle()) for name in ("rosepo", "dpo")]
+    assert column(render(read_back(tmp_path, *made)), "Preference oracle") == ["the oracle", "dpo", "rosepo"]
+    made = [record(name, ranks(30), oracle=oracle()) for name in ("rosepo", "dpo")]
+    text = render(read_back(tmp_path / "two", *made, record("kto", ranks(30), oracle=other)))
+    assert column(text, "Preference oracle") == ["oracle of dpo", "oracle of kto", "dpo", "kto", "rosepo"]
+    assert row(text, "Preference oracle", "oracle of kto")["accuracy and τ by kind of pair"].startswith("uniform 0.700")

@@ -168,9 +168,14 @@ def tables(text: str, dataset: str) -> dict[str, dict[str, dict[str, str]]]:
     section = f"\n{text}".split(f"\n## {dataset}", 1)[1].split("\n## ")[0]
     found: dict[str, dict[str, dict[str, str]]] = {}
     for block in section.split("\n### ")[1:]:
-        heading, *lines = block.splitlines()
-        split = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-        rows = [dict(zip(split[0], row, strict=True)) for row in split[2:]]
-        found[heading] = {row[split[0][0]]: row for row in rows}
-        assert len(found[heading]) == len(rows), "a row stands twice"
+        heading, *parts = block.split("\n\n")
+        for part in parts:  # a wide table goes on in further ones below, the first column repeated
+            if not part.startswith("|"):
+                break
+            split = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
+            rows = [dict(zip(split[0], row, strict=True)) for row in split[2:]]
+            whole = found.setdefault(heading, {})
+            for row in rows:
+                whole[row[split[0][0]]] = {**whole.get(row[split[0][0]], {}), **row}
+            assert len(whole) == len(rows), "a row stands twice"
     return found

@@ -58,7 +58,7 @@ def read(
     items = titled.values()
     titles, genres = tuple(item.title for item in items), tuple(item.genres for item in items)
     raw = rows.finish(source, users, titled, titles, genres)
-    return replace(raw, hints=tuple(item.hint for item in items))
+    return replace(raw, hints=tuple(item.hint for item in items), dated=time_unit != "order")
 
 
 def locate(prefix: Path) -> tuple[Path, Path]:

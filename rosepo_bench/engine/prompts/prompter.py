@@ -54,8 +54,9 @@ def template_for(source: str) -> Template:
 
 
 class Prompter:
-    """Prompts and responses of one catalogue as token ids; a prompt shows at most ``history`` items. UserError for no
-    titles, and for a title that tokenises to nothing known, or to the token that ends titles or begins prompts."""
+    """Prompts and responses of one catalogue, whose titles are ``names``, as token ids; a prompt shows at most
+    ``history`` items. UserError for no titles, and for a title that tokenises to nothing known, or to the token that
+    ends titles or begins prompts."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Prompter:
         if not len(titles):
             raise UserError("a catalogue without titles: prompts and responses need at least one")
         self.history, self.with_candidates = history, candidates
+        self.names = tuple(titles)
         self.titles = [
             _title(encoder, title, f"item {number}: the title {title!r}") for number, title in enumerate(titles)
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int32, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64, Shaped
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.plugins import Kind, registry
@@ -17,14 +17,24 @@ from rosepo_bench.evaluation import statistics
 @dataclass(frozen=True)
 class Predictions:
     """What a protocol found for each test user; None: it does not say. ``rank`` is the target's, 1 = best; ``top`` the
-    item in the first place; ``scores`` those of ``candidates``; ``text`` what the model wrote."""
+    item in the first place, ``items`` those in the first places; ``scores`` those of ``candidates``. ``text``: what the
+    model wrote; ``named``: the item that it names, -1 for none; is it ``valid``, is the item ``seen`` (one of the
+    history), is it the target (``correct``). ``target``: the item that the user took. ``counts``: the training
+    interactions of each item of the catalogue."""
 
     users: Shaped[np.ndarray, " n"]
     rank: Int[np.ndarray, " n"] | None = None
     top: Int[np.ndarray, " n"] | None = None
     scores: Float[np.ndarray, "n size"] | None = None
     candidates: Int[np.ndarray, "n size"] | None = None
+    items: Int[np.ndarray, "n k"] | None = None
     text: Shaped[np.ndarray, " n"] | None = None
+    named: Int[np.ndarray, " n"] | None = None
+    valid: Bool[np.ndarray, " n"] | None = None
+    seen: Bool[np.ndarray, " n"] | None = None
+    correct: Bool[np.ndarray, " n"] | None = None
+    target: Int[np.ndarray, " n"] | None = None
+    counts: Int[np.ndarray, " items"] | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Predictions:
@@ -40,7 +50,8 @@ class Predictions:
 @dataclass(frozen=True)
 class Metric:
     """A number that is better ``high`` or ``low``. ``function`` takes :class:`Predictions` and returns a value for each
-    user (``per`` user) or one number (``per`` corpus); ``needs`` names the columns that it reads."""
+    user (``per`` user) or one number (``per`` corpus); ``needs`` names the columns that it reads; metrics
+    of one ``group`` share a table."""
 
     name: str
     about: str
@@ -49,6 +60,7 @@ class Metric:
     function: Callable[[Predictions], Any]
     source: str = ""
     per: Literal["user", "corpus"] = "user"
+    group: Literal["accuracy", "harm", "popularity"] = "accuracy"
 
     kind: ClassVar[Kind] = Kind("metric", "metrics", "rosepo_bench.evaluation.metrics", declared=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,13 +17,28 @@ Answers = dict[str, Shaped[np.ndarray, "..."]]
 
 
 class Ranker:
-    """A trained model as protocols see it. ``serves`` says what it can be asked for: ``scores``, ``text``."""
+    """A trained model as protocols see it. ``serves`` says what it can be asked for: ``scores``, ``best``, ``texts``.
+    ``titles`` are those of the catalogue; ``listed``: the model's prompts list the candidates."""
 
     serves: ClassVar[frozenset[str]] = frozenset()
+    titles: Sequence[str] = ()
+    listed: bool = False
 
     def scores(self, queries: Queries, items: Int[np.ndarray, "n R"], rule: str) -> Float64[np.ndarray, "n R"]:
         """Scores of ``items`` after each prompt, higher is better. ``rule``: a language model's scores are the ``sum``
         or the ``mean`` of a title's token log-probs; other rankers have one score and ignore it."""
+        raise NotImplementedError
+
+    def best(
+        self, queries: Queries, k: int, rule: str, exclude: Sequence[Int[np.ndarray, " _"]]
+    ) -> tuple[Int64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]]:
+        """The ``k`` best items of the whole catalogue after each prompt, best first, and their scores by ``rule``.
+        Equal ones stand by item number. ``exclude``: for each query, items to leave out."""
+        raise NotImplementedError
+
+    def texts(self, queries: Queries) -> list[str | None]:
+        """What a language model writes after each prompt, the most likely token each time; None where it does not end
+        within the context, or twice the longest title."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:

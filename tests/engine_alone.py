@@ -1,5 +1,5 @@
 """Shows that the engine needs torch, numpy and what builds it, and nothing else: a fresh environment with these alone,
-a normal installation of a copy of the checkout, and README's example run outside both.
+a normal installation of a copy of the checkout, and the example of docs/engine.md run outside both.
 
     python tests/engine_alone.py
 
@@ -32,8 +32,8 @@ assert library.checkout() is None
 
 
 def example() -> str:
-    """README's example of the engine, as it stands there."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The example of the operators in docs/engine.md, as it stands there."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "engine.md").read_text(), re.DOTALL)
     (block,) = [text for text in blocks if "rosepo_bench.engine.ops" in text]
     return block + "\nprint('loss', loss.tolist(), '| gradient', tuple(hidden.grad.shape))\n"
 

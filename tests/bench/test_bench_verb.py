@@ -128,18 +128,18 @@ def test_each_goal_has_a_quick_case(device: str) -> None:
     assert all(OURS in case.providers for case in quick(device))
 
 
-def test_the_readme_shows_the_table_of_the_committed_csv() -> None:
+def test_the_engine_page_shows_the_table_of_the_committed_csv() -> None:
     root = Path(__file__).resolve().parents[2]
-    committed, text = root / "results" / "engine" / "bench.csv", (root / "README.md").read_text()
+    committed, text = root / "results" / "engine" / "bench.csv", (root / "docs" / "engine.md").read_text()
     wanted = verb.whole_calls(table.read(committed))
-    assert verb.BEGIN + wanted + verb.END in text, "make it again: bench --table CSV --into README.md"
+    assert verb.BEGIN + wanted + verb.END in text, "make it again: bench --table CSV --into docs/engine.md"
 
 
 def test_a_table_is_put_between_the_marks(tmp_path: Path) -> None:
     head = replace(ROW, metric="ratio", baseline="naive", bound=0.25)
     ratio = replace(head, work="step", goal="G3")
     table.write([ROW, head, ratio], tmp_path / "bench.csv")
-    target = tmp_path / "README.md"
+    target = tmp_path / "page.md"
     target.write_text(f"before\n{verb.BEGIN}an older table\n{verb.END}\nafter\n")
     given = ["bench", "--table", str(tmp_path / "bench.csv"), "--into", str(target)]
     for _ in range(2):

@@ -21,9 +21,9 @@ TITLES = ["Iron Harbor", "Iron Harbor II", "Glass Orchard", "Quiet Ember", "Glas
           "Ember", "Harbor of Glass", "Orchard"]  # fmt: skip
 
 
-def test_the_readme_trains_with_seven_rejected(tmp_path: Path) -> None:
+def test_the_example_of_a_step_trains_with_seven_rejected(tmp_path: Path) -> None:
     save_model("qwen3", tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "engine.md").read_text(), re.DOTALL)
     (block,) = [text for text in blocks if "ForestModel" in text]
     data = [(f"{TITLES[k]}, {TITLES[k + 1]}:", [*TITLES[k:8], *TITLES[:k]]) for k in range(4)]
     names: dict[str, Any] = {"NAME": str(tmp_path), "data": data}

@@ -74,7 +74,7 @@ mutants: build
 sanitize: build
 	$(BIN) tests/sanitize.py $(ARGS)
 
-# A fresh environment with torch, numpy and the build's tools alone builds the engine and runs README's example.
+# A fresh environment with torch, numpy and the build's tools alone builds the engine and runs the examples of docs/engine.md.
 engine-alone:
 	$(PY) tests/engine_alone.py
 

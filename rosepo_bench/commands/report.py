@@ -51,8 +51,8 @@ def run(given: argparse.Namespace) -> int:
         found = [rescore.rescored(record) for record in found]
     notes = [rescore.NOTE] if given.rescore else []
     report = tables.report_of(found, failures, problems, notes)
+    print(markdown(report))
     with progress.shown():
-        progress.say(markdown(report))
         for path in tables.write_report(given.out, report, formats):
             progress.say(f"written: {visible(str(path))}")
         if given.predictions:

@@ -13,6 +13,7 @@ from rosepo_bench.report import captions, diagnostics, differing, provenance, qu
 from rosepo_bench.report.comparison import Comparison, comparisons
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
+from rosepo_bench.report.plain import visible
 from rosepo_bench.report.render import FORMATS, check_formats, markdown
 from rosepo_bench.report.result import sound
 from rosepo_bench.report.table import Block, Bullets, Heading, Paragraph, Report
@@ -42,7 +43,7 @@ def report_of(
     parts = comparisons(good, failures)
     if not parts:
         why = "; ".join(problems) or "run `python -m rosepo_bench run --all` first, or give another --out"
-        raise UserError(f"no records to report: {why}")
+        raise UserError(visible(f"no records to report: {why}"))
     blocks: list[Block] = [Heading("Results", 1), Paragraph(LEGEND), *(Paragraph(paragraph(note)) for note in notes)]
     if problems:
         blocks += [Paragraph(LEFT_OUT), Bullets(tuple(problems))]

@@ -23,7 +23,7 @@ def add(verbs: Any) -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="also write FILE.csv, or FILE.parquet (needs pyarrow): a row for each cell and user, with the data set's "
-        "own ids, which may be personal data. In CSV an apostrophe stands before an id that a spreadsheet would run",
+        "own ids, which may be personal data; in CSV, ids that a spreadsheet would take for formulas begin with '",
     )
     return verb
 

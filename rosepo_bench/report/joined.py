@@ -71,9 +71,8 @@ def _names(result: Result, out: Path) -> _Names:
                     return _Names(dataset, target)
     name, stages = visible(result.record.dataset), visible(str(out / "stages"))
     raise UserError(
-        f"{name}: the ids of users and items cannot be told, because the prepared data of its records are not in "
-        f"{stages}; make them again: give the command that made the records once more, with `--datasets {name} "
-        "--methods popularity --force`"
+        f"{name}: the ids of users and items are in the prepared data, which are no longer in {stages}; to make them "
+        f"again, repeat the command that made the records with `--datasets {name} --methods popularity --force`"
     )
 
 

@@ -22,7 +22,9 @@ LEGEND = paragraph(
     "Each value is followed by its 95 % interval over users: Wilson's for HR of one seed, otherwise Student's t over",
     "the users' means. Differences are paired by user (HR of one seed: Bonett and Price's interval, otherwise",
     "Student's t). The intervals exclude variance over training seeds, which `sd over seeds` shows, and are not",
-    "corrected for multiple comparisons.",
+    "corrected for multiple comparisons. HR@k: share of users whose target is among the first k. NDCG@k: mean over",
+    "users of 1 / log2(1 + rank of the target), 0 behind the first k. A table wider than 100 columns is continued",
+    "below.",
 )
 LEFT_OUT = "Records that cannot be used are left out:"
 

@@ -36,7 +36,7 @@ def quality(comparison: Comparison) -> list[Block]:
     for name in comparison.names:
         if name in comparison.methods:
             cells = [measured(comparison, name, metric) for metric in comparison.metrics]
-            rows.append([name, str(len(comparison.methods[name])), *cells])
+            rows.append([name, str(len(comparison.methods[name])), *(cells or [Cell()])])
         else:
             word = "failed" if any(failure.reason for failure in comparison.absent[name]) else "missing"
             rows.append([name, "0", word, *[Cell()] * (len(comparison.metrics) - 1)])

@@ -23,7 +23,7 @@ def add(verbs: Any) -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="also write FILE.csv, or FILE.parquet (needs pyarrow): a row for each cell and user, with the data set's "
-        "own ids, which may be personal data. In CSV an apostrophe stands before an id that a spreadsheet would run",
+        "own ids, which may be personal data; in CSV, ids that a spreadsheet would take for formulas begin with '",
     )
     return verb
 
@@ -51,8 +51,8 @@ def run(given: argparse.Namespace) -> int:
         found = [rescore.rescored(record) for record in found]
     notes = [rescore.NOTE] if given.rescore else []
     report = tables.report_of(found, failures, problems, notes)
+    print(markdown(report))
     with progress.shown():
-        progress.say(markdown(report))
         for path in tables.write_report(given.out, report, formats):
             progress.say(f"written: {visible(str(path))}")
         if given.predictions:

@@ -17,6 +17,7 @@ from rosepo_bench.evaluation import statistics
 from rosepo_bench.evaluation.metrics.base import metrics
 from rosepo_bench.report.labels import Row, labels
 from rosepo_bench.report.notes import apart, machines, mixed, seeds
+from rosepo_bench.report.plain import visible
 from rosepo_bench.report.result import Result, newest
 
 FAMILIES = ("popularity", "recommender", "language_model", "preference")
@@ -51,7 +52,7 @@ class Comparison:
     def users(self) -> Shaped[np.ndarray, " n"]:
         """The users that every method was evaluated on. UserError: they differ."""
         names = [f"{name} (seed {result.seed})" for name, results in self.methods.items() for result in results]
-        return statistics.same_users([result.arrays["users"] for result in self.records], names)
+        return statistics.same_users([result.arrays["users"] for result in self.records], list(map(visible, names)))
 
     @cached_property
     def metrics(self) -> list[str]:

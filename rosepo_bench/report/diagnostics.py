@@ -56,7 +56,8 @@ def _sources(results: list[Result]) -> dict[str, Any]:
 THROUGHPUT_CAPTION = paragraph(
     "Tokens/s are of training, users/s of scoring. Tokens that sequences share count once. Pairs/s and users/s are",
     "measured over whole calls, packing included.",
-    "Peak memory: on a CPU that of the whole process, earlier work included; on a GPU that of allocations.",
+    "Peak memory: on a CPU that of the whole process, earlier work included; on a GPU that of allocations. Impl:",
+    "compiled operators (cpp, cuda) or plain torch (reference). Attention: how the language model computes it.",
 )
 
 
@@ -81,8 +82,8 @@ def _steps(results: list[Result]) -> str:
 
 
 PAIRS_CAPTION = paragraph(
-    "K: rejected items of a pair. Steps: optimizer steps, and after how many of them the kept weights are from, where",
-    "training is watched on validation users.",
+    "β: the loss's setting `beta`. K: rejected items of a pair. Steps: optimizer steps, and after how many of them the",
+    "kept weights are from, where training is watched on validation users.",
 )
 
 

@@ -18,6 +18,7 @@ from rosepo_bench.data.types import Dataset, Examples
 from rosepo_bench.report import provenance
 from rosepo_bench.report.comparison import Comparison
 from rosepo_bench.report.labels import differing, in_words
+from rosepo_bench.report.plain import visible
 from rosepo_bench.report.result import Result
 
 PLACE = ("dataset", "section", "kind", "profile", "protocol", "method", "settings", "seed", "record")
@@ -68,11 +69,10 @@ def _names(result: Result, out: Path) -> _Names:
                 if told == (result["data"]["digest"], result["data"]["candidates_sha256"]):
                     target = dict(zip(examples.user.tolist(), examples.target.tolist(), strict=True))
                     return _Names(dataset, target)
-    name = result.record.dataset
+    name, stages = visible(result.record.dataset), visible(str(out / "stages"))
     raise UserError(
-        f"{name}: the ids of users and items cannot be told, because the prepared data of its records are not in "
-        f"{out / 'stages'}; make them again: give the command that made the records once more, with "
-        f"`--datasets {name} --methods popularity --force`"
+        f"{name}: the ids of users and items are in the prepared data, which are no longer in {stages}; to make them "
+        f"again, repeat the command that made the records with `--datasets {name} --methods popularity --force`"
     )
 
 
@@ -129,4 +129,4 @@ def _order(
 
 def _unfit(result: Result, problem: str) -> UserError:
     path = result.record.path.parent / result["evaluations"][result.protocol]["predictions"]["file"]
-    return UserError(f"{path} {problem}; delete its folder and run its cell again")
+    return UserError(f"{visible(str(path))} {problem}; delete its folder and run its cell again")

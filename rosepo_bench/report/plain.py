@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 def visible(text: str) -> str:
     r"""``text`` on one line, in which nothing moves the cursor, changes colours or turns the direction of writing: such
     characters are written as Python escapes, an ESC as ``\x1b``."""
-    if text.isprintable() and text.isascii():
+    if text.isprintable():
         return text
     return "".join(_escaped(one) if _unseen(one) else one for one in text)
 

@@ -65,4 +65,4 @@ def keep(path: Path, content: str, made_from: Callable[[str], set[str] | None], 
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
     copy = next(one for one in numbered if not one.exists() and not one.is_symlink())
     store.write_bytes(copy, old)
-    progress.say(f"kept: {visible(str(copy))}, what {path.name} was: it is not made from these records alone")
+    progress.say(f"kept: {visible(str(copy))} (the old {path.name}; it was made from other records)")

@@ -68,7 +68,7 @@ def _table(comparison: Comparison, names: list[str], *, absent: bool) -> Table:
     for name in comparison.names if absent else comparison.methods:
         if name in comparison.methods:
             cells = [measured(comparison, name, metric) for metric in names]
-            rows.append([name, str(len(comparison.methods[name])), *cells])
+            rows.append([name, str(len(comparison.methods[name])), *(cells or [Cell()])])
         else:
             word = "failed" if any(failure.reason for failure in comparison.absent[name]) else "missing"
             rows.append([name, "0", word, *[Cell()] * (len(names) - 1)])

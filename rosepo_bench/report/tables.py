@@ -13,6 +13,7 @@ from rosepo_bench.report import captions, diagnostics, differing, provenance, qu
 from rosepo_bench.report.comparison import Comparison, comparisons
 from rosepo_bench.report.longform import long_form
 from rosepo_bench.report.markdown import paragraph
+from rosepo_bench.report.plain import visible
 from rosepo_bench.report.render import FORMATS, check_formats, markdown
 from rosepo_bench.report.result import sound
 from rosepo_bench.report.table import Block, Bullets, Heading, Paragraph, Report
@@ -22,7 +23,9 @@ LEGEND = paragraph(
     "variance is not included (Wilson's for HR, else Student's t; paired differences in HR: Bonett and Price's). With",
     "several seeds it covers both (t interval of crossed seed and user effects). p is of no difference (one seed:",
     "McNemar's mid-p for HR, else sign flips; several: the t-test of that model), adjusted by Holm for the rows of the",
-    "table. d is Cohen's: the mean difference over its standard deviation over users.",
+    "table. d is Cohen's: the mean difference over its standard deviation over users. HR@k: share of users whose target",
+    "is among the first k. NDCG@k: mean over users of 1 / log2(1 + rank of the target), 0 behind the first k. A table",
+    "wider than 100 columns is continued below.",
 )
 LEFT_OUT = "Records that cannot be used are left out:"
 
@@ -43,7 +46,7 @@ def report_of(
     parts = comparisons(good, failures)
     if not parts:
         why = "; ".join(problems) or "run `python -m rosepo_bench run --all` first, or give another --out"
-        raise UserError(f"no records to report: {why}")
+        raise UserError(visible(f"no records to report: {why}"))
     blocks: list[Block] = [Heading("Results", 1), Paragraph(LEGEND), *(Paragraph(paragraph(note)) for note in notes)]
     if problems:
         blocks += [Paragraph(LEFT_OUT), Bullets(tuple(problems))]

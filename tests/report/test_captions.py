@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import PROTOCOL, evaluation, ranks, read_back, record
 from test_tables import row
@@ -76,6 +77,12 @@ def test_cut_offs_that_no_list_exceeds_are_not_shown(tmp_path: Path, size: int, 
     with results.open(newline="") as file:
         found = {one["metric"].upper() for one in csv.DictReader(file)}
     assert {name for name in found if name.startswith(("HR@", "NDCG@"))} == set(shown)
+
+
+def test_lists_of_one_item_leave_nothing_to_show(tmp_path: Path) -> None:
+    rank = np.ones(100, np.int32)
+    records = read_back(tmp_path, record("sft", rank, evaluations={PROTOCOL: evaluation(rank, size=1)}))
+    assert row(render(records), "Quality", "sft") == {"method": "sft", "seeds": "1", "result": "–"}
 
 
 def test_without_the_length_of_the_lists_all_cut_offs_are_shown(tmp_path: Path) -> None:

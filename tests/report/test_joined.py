@@ -151,7 +151,7 @@ def test_without_the_data_of_the_record_there_are_no_ids(
         words.write_text(words.read_text().replace("u1", "u9"))
     assert report(tmp_path, tmp_path / "p.csv") == 2
     said = capsys.readouterr().err
-    assert "movielens: the ids of users and items cannot be told" in said
+    assert "movielens: the ids of users and items are in the prepared data, which are no longer in" in said
     assert "`--datasets movielens --methods popularity --force`" in said
     assert not list(tmp_path.glob("*p.csv*"))
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import Json, evaluation, failure, oracle, preference, ranks, record, write
 from test_markdown import cells
@@ -144,6 +145,16 @@ def test_no_cell_of_the_csv_is_a_formula(out: Path) -> None:
 
 
 def test_an_error_is_one_visible_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, hostile(0)).write_text("{}")
-    assert cli.main(["report", "--out", str(tmp_path)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    """No record that can be used: broken, or at odds with its predictions; and different users under one heading."""
+    write(tmp_path / "broken", hostile(0)).write_text("{}")
+    lying = hostile(0)
+    lying["evaluations"][f"p{HARM}"]["metrics"]["hr@1"]["value"] = 0.9
+    write(tmp_path / "lying", lying)
+    for seed in (0, 1):
+        write(tmp_path / "others", hostile(seed) | {"data": hostile(0)["data"]}, users=np.arange(100) + seed)
+    for folder in ("broken", "lying", "others"):
+        assert cli.main(["report", "--out", str(tmp_path / folder)]) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert not RAW & set(said)
+        assert r"=m\x1b[31m" in said

@@ -37,8 +37,8 @@ def test_tables_of_records_that_are_gone_are_kept(tmp_path: Path, capsys: pytest
     shutil.rmtree(first.parent)
     write(tmp_path, record("dpo", ranks(20), profile="paper"))
     said = report(tmp_path, capsys)
-    assert f"kept: {tmp_path / 'report-1.md'}, what report.md was: " in said
-    assert f"kept: {tmp_path / 'results-1.csv'}, what results.csv was: " in said
+    assert f"kept: {tmp_path / 'report-1.md'} (the old report.md; it was made from other records)" in said
+    assert f"kept: {tmp_path / 'results-1.csv'} (the old results.csv; " in said
     assert (tmp_path / "report-1.md").read_bytes() == before["report.md"]
     assert (tmp_path / "results-1.csv").read_bytes() == before["results.csv"]
     assert {one["profile"] for one in rows(tmp_path)} == {"reference", "paper"}

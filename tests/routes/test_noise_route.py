@@ -70,7 +70,7 @@ def test_records_tell_and_the_report_keeps_levels_apart(tmp_path: Path) -> None:
     assert told[0, 0.4]["noise"]["law"] == "uniform"
     assert told[0, 0.4]["noise"]["replaced"] > 20
     text = " ".join(render(records).split())
-    assert "planted (1 of 2)" in text
-    assert "planted (2 of 2)" in text
+    assert "## planted, noise none " in text
+    assert "## planted, noise uniform 0.4 " in text
     assert text.count("**Noise**: 40.0 % of the training and validation items were replaced by others, drawn") == 1
     assert "seeds 0, 1" in text

@@ -212,7 +212,7 @@ def digest_of(record: Mapping[str, Any]) -> str:
     """sha256 of a record's content, its own hash left out."""
     content = {name: value for name, value in record.items() if name != "sha256"}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

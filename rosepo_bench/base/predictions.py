@@ -9,12 +9,18 @@ import numpy as np
 
 from rosepo_bench.base.errors import UserError
 
-KINDS = {"rank": ("i", "whole numbers"), "tied": ("b", "true or false"), "scores": ("f", "numbers")}
+KINDS = {
+    "rank": ("i", "whole numbers"),
+    "tied": ("b", "true or false"),
+    "scores": ("f", "numbers"),
+    "top": ("i", "whole numbers"),
+}
 
 
 def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
-    """UserError: no ``users`` [n] (numbers or names); another array without a row for each of them; ``rank`` [n] that
-    is no whole number from 1 up; ``tied`` [n] that is no truth value; ``scores`` [n, m] that are no numbers."""
+    """UserError: no ``users`` [n] (numbers or names, each once); another array without a row for each of them;
+    ``rank`` [n] that is no whole number from 1 up; ``top`` [n] that is no whole number; ``tied`` [n] that is no truth
+    value; ``scores`` [n, m] that are no numbers, or other numbers than there are ``candidates`` [n, m]."""
 
     def refuse(name: str, problem: str) -> None:
         raise UserError(f"{where}: {name} {problem}; {then}")
@@ -24,15 +30,21 @@ def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
     users = arrays["users"]
     if users.ndim != 1 or users.dtype.kind not in "iuU":
         refuse("users", f"has dtype {users.dtype} and shape {users.shape}, want one number or name per user")
+    if len(np.unique(users)) != len(users):
+        refuse("users", "names a user twice")
     for name, array in arrays.items():
         if array.shape[:1] != users.shape:
             refuse(name, f"has shape {array.shape}, want a row for each of {len(users)} users")
         kind, wanted = KINDS.get(name, (array.dtype.kind, ""))
         if array.dtype.kind != kind:
             refuse(name, f"has dtype {array.dtype}, want {wanted}")
-    for name in ("rank", "tied"):
+    for name in ("rank", "tied", "top"):
         if name in arrays and arrays[name].ndim != 1:
             refuse(name, f"has shape {arrays[name].shape}, want one value per user")
+    if "scores" in arrays and arrays["scores"].shape != arrays.get("candidates", arrays["scores"]).shape:
+        refuse("candidates", f"has shape {arrays['candidates'].shape}, want that of scores, {arrays['scores'].shape}")
+    if "scores" in arrays and np.isnan(arrays["scores"]).any():
+        refuse("scores", "holds NaN")
     if "rank" in arrays and arrays["rank"].min(initial=1) < 1:
         refuse("rank", "holds a number below 1, the best rank")
 

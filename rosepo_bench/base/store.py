@@ -214,6 +214,8 @@ def explained(path: Path) -> Iterator[None]:
             raise UserError(f"{stands}: a file stands where a folder is needed; give another folder") from error
         if error.errno in _NO_FILE:
             raise UserError(f"{where}: {_NO_FILE[error.errno]} stands where a file is needed; remove it") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{str(where)[:200]}…: the name is too long; give a shorter one") from error
         if error.errno == errno.ENOLCK:
             raise UserError(f"{where}: this file system cannot lock files; give another folder") from error
         raise

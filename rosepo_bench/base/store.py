@@ -34,6 +34,10 @@ _DEEPEST = 64  # levels of a JSON file: what walks through it later calls itself
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
+class DamagedError(UserError):
+    """A file is missing, or not what was written: whoever can makes it again."""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes ``content`` atomically. UserError: disk full, permission denied."""
     with _replacing(path) as file:
@@ -69,7 +73,7 @@ def read_bytes(path: Path) -> bytes:
         with explained(path), os.fdopen(plain_file(path, os.O_RDONLY), "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run again to make it") from None
+        raise DamagedError(f"{path}: no such file; run again to make it") from None
 
 
 def read_json(path: Path) -> Any:
@@ -80,7 +84,7 @@ def read_json(path: Path) -> Any:
         if not _shallow(value, _DEEPEST):
             raise ValueError(f"more than {_DEEPEST} levels deep")
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path}: not valid JSON ({error}); delete it and run again") from error
+        raise DamagedError(f"{path}: not valid JSON ({error}); delete it and run again") from error
     return value
 
 
@@ -107,7 +111,7 @@ def arrays_of(content: bytes, path: Path) -> dict[str, np.ndarray]:
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make zipfile and numpy fail in any way
-        raise UserError(f"{path}: not a readable .npz file ({error}); delete it and run again") from error
+        raise DamagedError(f"{path}: not a readable .npz file ({error}); delete it and run again") from error
 
 
 def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
@@ -213,7 +217,7 @@ def explained(path: Path) -> Iterator[None]:
             stands = next(one for one in (Path(where), *Path(where).parents) if os.path.lexists(one))
             raise UserError(f"{stands}: a file stands where a folder is needed; give another folder") from error
         if error.errno in _NO_FILE:
-            raise UserError(f"{where}: {_NO_FILE[error.errno]} stands where a file is needed; remove it") from error
+            raise DamagedError(f"{where}: {_NO_FILE[error.errno]} stands where a file is needed; remove it") from error
         if error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{str(where)[:200]}…: the name is too long; give a shorter one") from error
         if error.errno == errno.ENOLCK:

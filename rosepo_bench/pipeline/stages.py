@@ -147,13 +147,25 @@ class Stages:
             work.mkdir(parents=True, exist_ok=True)
         resumed = any(work.iterdir())
         progress.say(f"  {stage.name}")
+        try:
+            self._fill(stage, work, resumed)
+        except store.DamagedError as error:
+            if not resumed:
+                raise
+            progress.say(f"  {stage.name}: what is stored of its interrupted run is broken; it starts over: {error}")
+            store.remove(work)
+            work.mkdir()
+            self._fill(stage, work, resumed=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _fill(self, stage: Stage[Any], work: Path, resumed: bool) -> None:
+        """Computes the stage into its folder."""
         with store.atomic_folder(self.folder(stage)) as folder:
             began = time.monotonic()
             stage.compute(folder, work)
             seconds = None if resumed else round(time.monotonic() - began, 3)
             facts = {"name": stage.name, "key": stage.key, "inputs": stage.inputs, "seconds": seconds}
             manifest.write(folder, {**facts, "parents": [parent.key for parent in stage.parents]})
-        shutil.rmtree(work, ignore_errors=True)
 
     def forget(self, stage: Stage[Any]) -> None:
         """Removes the stage's result and checkpoints; waits for a process that computes it."""

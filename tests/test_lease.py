@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -199,3 +199,36 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a file stands where a folder is needed"):
         Lease(tmp_path / "file" / "work", "work").attempt()
+
+
+@pytest.mark.parametrize("target", ["precious", "nowhere"])
+def test_a_link_at_a_leases_place_is_refused_and_its_target_untouched(path: Path, target: str) -> None:
+    path.parent.mkdir()
+    (path.parent / "precious").write_text("text")
+    path.symlink_to(target)
+    with pytest.raises(UserError, match="/work: a link stands where a file is needed; remove it"):
+        Lease(path, "work").attempt()
+    assert held(path)
+    assert lease.describe(path) == ""
+    assert sorted(one.name for one in path.parent.iterdir()) == ["precious", "work"]
+    assert (path.parent / "precious").read_text() == "text"
+
+
+@pytest.mark.parametrize(("make", "words"), [(Path.mkdir, "a folder"), (os.mkfifo, "a pipe or a device")])
+def test_what_is_no_lease_is_refused(path: Path, make: Callable[[Path], None], words: str) -> None:
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(UserError, match=f"/work: {words} stands where a file is needed; remove it"):
+        Lease(path, "work").attempt()
+    assert held(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"host": 1, "machine": "m", "pid": 1}', '{"host": "\\u001b[2J", "machine": "m", "pid": 1}', "\0"],
+)
+def test_a_torn_lease_says_nothing_of_its_holder(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    assert lease.describe(path) == ""
+    assert not Lease(path, "work").attempt()

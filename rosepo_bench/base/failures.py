@@ -14,7 +14,7 @@ from typing import Any
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.record_schema import row_of
-from rosepo_bench.base.store import explained, read_json, write_json
+from rosepo_bench.base.store import read_json, remove, write_json
 
 _FIELDS = {"dataset": str, "method": str, "seed": int, "reason": str, "key": str, "settings": dict, "traceback": list,
            "created": str}  # fmt: skip
@@ -63,34 +63,36 @@ def failure_file(out: Path, dataset: str, method: str, seed: int) -> Path:
 def write_failure(out: Path, failure: Failure) -> Path:
     """Notes that a cell failed; returns the file's path."""
     path = failure_file(out, failure.dataset, failure.method, failure.seed)
+    remove(path)
     write_json(path, {**asdict(failure), "created": datetime.now(UTC).isoformat(timespec="milliseconds")})
     return path
 
 
 def forget_failure(out: Path, dataset: str, method: str, seed: int) -> None:
     """Removes what was noted of this cell: it has a record now."""
-    path = failure_file(out, dataset, method, seed)
-    with explained(path):
-        path.unlink(missing_ok=True)
+    remove(failure_file(out, dataset, method, seed))
 
 
 def read_failures(out: Path) -> list[Failure]:
     """The cells that failed when they were last run. UserError: a file that is no note of a failure."""
     paths = sorted((out / "failures").glob("*.json"))
-    return [failure for path in paths if (failure := _read(path)) is not None]
+    return [failure for path in paths if (failure := _read(out, path)) is not None]
 
 
-def _read(path: Path) -> Failure | None:
+def _read(out: Path, path: Path) -> Failure | None:
     """None: another process has run that cell in the meantime."""
     try:
         told = read_json(path)
     except UserError:
-        if path.exists():
+        if os.path.lexists(path):
             raise
         return None
     if not isinstance(told, dict) or any(not isinstance(told.get(name), kind) for name, kind in _FIELDS.items()):
         raise UserError(f"{path}: not a note of a failed cell; delete it")
-    return Failure(**{name: told[name] for name in _FIELDS})
+    failure = Failure(**{name: told[name] for name in _FIELDS})
+    if failure_file(out, failure.dataset, failure.method, failure.seed) != path:
+        raise UserError(f"{path}: the note of another cell; delete it")
+    return failure
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from rosepo_bench.base import progress
-from rosepo_bench.base.store import explained
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.store import explained, plain_file
 
 BEAT = 10.0  # seconds between refreshes
 STALE = 120.0  # above what network file systems keep a file's time in their caches
@@ -54,7 +55,7 @@ class Lease:
         self.release()
 
     def attempt(self) -> bool:
-        """Takes the lease if nobody holds it; returns whether it did."""
+        """Takes the lease if nobody holds it; returns whether it did. UserError: what stands there is no lease."""
         assert self._file is None, "taken twice"
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class Lease:
     def _remove_dead(self) -> bool:
         """Removes the file of a holder that has died. Its lock is ours meanwhile, so that nobody here does the same."""
         try:
-            file = self.path.open("r+", encoding="utf-8")
+            file = _open(self.path)
         except FileNotFoundError:
             return True
         with file:
@@ -115,20 +116,26 @@ class Lease:
 def held(path: Path) -> bool:
     """Whether somebody seems to hold the lease at ``path``; may be wrong a moment later."""
     try:
-        with path.open("r+", encoding="utf-8") as file:
+        with _open(path) as file:
             return not _lock(file) or not (_local(file) or time.time() - os.fstat(file.fileno()).st_mtime > STALE)
-    except OSError:
-        return path.exists()
+    except (OSError, UserError):
+        return os.path.lexists(path)
 
 
 def describe(path: Path) -> str:
     """Who holds the lease, for messages; empty if nobody does."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with _open(path) as file:
             holder = _holder(file)
-    except OSError:
+    except (OSError, UserError):
         return ""
     return f"held by pid {holder['pid']} on {holder['host']}" if holder else ""
+
+
+def _open(path: Path) -> IO[str]:
+    """The lease at ``path``, to be read and locked. UserError: no file, which nobody will ever give back."""
+    with explained(path):
+        return os.fdopen(plain_file(path, os.O_RDWR | os.O_NOFOLLOW), "r+", encoding="utf-8")
 
 
 def _beat(handle: int, stop: threading.Event) -> None:
@@ -146,9 +153,10 @@ def _holder(file: IO[str]) -> dict[str, Any]:
     file.seek(0)
     try:
         facts = json.load(file)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) and {"host", "machine", "pid"} <= set(facts) else {}
+    named = isinstance(facts, dict) and all(isinstance(facts.get(name), str) for name in ("host", "machine"))
+    return facts if named and isinstance(facts.get("pid"), int) and facts["host"].isprintable() else {}
 
 
 def _local(file: IO[str]) -> bool:

@@ -1,9 +1,10 @@
-"""The manifest of a finished folder: what made it, and size and sha256 of every file in it."""
+"""The manifest of a finished folder: what made it, size and sha256 of every file in it, and its own sha256."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,8 +13,9 @@ from typing import Any
 
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import digest
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "manifest.json"
 
 
@@ -24,8 +26,8 @@ class BrokenError(Exception):
 def write(folder: Path, facts: dict[str, Any]) -> None:
     """Describes ``folder`` as it is now: ``facts`` with ``name`` and ``key``, the time, its files."""
     facts = {
-        "schema": SCHEMA,
         **facts,
+        "schema": SCHEMA,
         "computed_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -33,13 +35,14 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
             if path.is_file() and path != folder / NAME
         },
     }
-    store.write_json(folder / NAME, facts)
+    plain = json.loads(json.dumps(facts))  # as it will be read
+    store.write_json(folder / NAME, {**plain, "sha256": _own_digest(plain)})
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest. BrokenError: it is missing, unreadable or of another schema."""
+    """The manifest. BrokenError: it is missing, unreadable, of another schema, or changed since it was written."""
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise BrokenError(f"it has no {NAME}")
     try:
         facts = store.read_json(path)
@@ -47,14 +50,24 @@ def read(folder: Path) -> dict[str, Any]:
         raise BrokenError(f"its {NAME} is unreadable") from None
     if not _valid(facts):
         raise BrokenError(f"its {NAME} is not of schema {SCHEMA}")
+    if facts.get("sha256") != _own_digest(facts):
+        raise BrokenError(f"its {NAME} has changed since it was written")
     return dict(facts)
 
 
 def _valid(facts: Any) -> bool:
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or not isinstance(facts.get("files"), dict):
         return False
-    sized = all(isinstance(file, dict) and isinstance(file.get("bytes"), int) for file in facts["files"].values())
-    return sized and all(isinstance(facts.get(name), str) for name in ("name", "key"))
+    inside = all(Path("/", name) == Path(os.path.normpath(f"/{name}")) for name in facts["files"])
+    hashed = all(
+        isinstance(file, dict) and isinstance(file.get("bytes"), int) and isinstance(file.get("sha256"), str)
+        for file in facts["files"].values()
+    )
+    return inside and hashed and all(isinstance(facts.get(name), str) for name in ("name", "key"))
+
+
+def _own_digest(facts: dict[str, Any]) -> str:
+    return digest({name: value for name, value in facts.items() if name != "sha256"})
 
 
 def verify(folder: Path, key: str) -> dict[str, Any]:
@@ -68,7 +81,7 @@ def verify(folder: Path, key: str) -> dict[str, Any]:
             raise BrokenError(f"{name} is missing")
         if path.stat().st_size != wanted["bytes"]:
             raise BrokenError(f"{name} has another size than when it was written")
-        if sha256(path) != wanted.get("sha256"):
+        if sha256(path) != wanted["sha256"]:
             raise BrokenError(f"{name} has other bytes than when it was written")
     return facts
 
@@ -80,10 +93,12 @@ def sha256(path: Path) -> str:
 
 
 def every(parent: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The finished folders in ``parent`` with their manifests; those without a readable one are left out."""
+    """The finished folders in ``parent`` with their manifests. Those without a readable one are left out, and links:
+    what they lead to belongs to others."""
     for path in sorted(parent.glob(f"*/{NAME}")):
         with contextlib.suppress(BrokenError, OSError):
-            yield path.parent, read(path.parent)
+            if not path.parent.is_symlink():
+                yield path.parent, read(path.parent)
 
 
 def size(facts: dict[str, Any]) -> int:
@@ -94,7 +109,7 @@ def size(facts: dict[str, Any]) -> int:
 def touch(folder: Path) -> None:
     """Marks the folder as read now, where it may be written to."""
     with contextlib.suppress(OSError):
-        os.utime(folder / NAME)
+        os.utime(folder / NAME, follow_symlinks=False)
 
 
 def last_read(folder: Path) -> float:

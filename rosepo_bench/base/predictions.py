@@ -10,21 +10,23 @@ import numpy as np
 from rosepo_bench.base.errors import UserError
 
 FLAGS = ("tied", "valid", "seen", "correct")
+ITEMS = ("top", "named", "target", "items")
 PER_ITEM = ("counts",)  # of the catalogue, all others per test user
 KINDS = {
     "rank": ("i", "whole numbers"),
     "scores": ("f", "numbers"),
-    "named": ("i", "whole numbers"),
-    "target": ("i", "whole numbers"),
     "counts": ("i", "whole numbers"),
     "text": ("U", "text"),
+    **dict.fromkeys(ITEMS, ("i", "whole numbers")),
     **dict.fromkeys(FLAGS, ("b", "true or false")),
 }
 
 
 def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
-    """UserError: no ``users`` [n] (numbers or names); another array without a row for each of them; ``rank`` [n] that
-    is no whole number from 1 up; FLAGS [n] that are no truth values; ``scores`` [n, m] that are no numbers."""
+    """UserError: no ``users`` [n] (numbers or names, each once); another array without a row for each of them;
+    ``rank`` [n] that is no whole number from 1 up; ITEMS [n] that are no whole numbers, or none of the catalogue's;
+    FLAGS [n] that are no truth values; ``scores`` [n, m] that are no numbers, or other numbers than there are
+    ``candidates`` [n, m]."""
 
     def refuse(name: str, problem: str) -> None:
         raise UserError(f"{where}: {name} {problem}; {then}")
@@ -34,15 +36,26 @@ def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
     users = arrays["users"]
     if users.ndim != 1 or users.dtype.kind not in "iuU":
         refuse("users", f"has dtype {users.dtype} and shape {users.shape}, want one number or name per user")
+    if len(np.unique(users)) != len(users):
+        refuse("users", "names a user twice")
     for name, array in arrays.items():
         if array.shape[:1] != users.shape and name not in PER_ITEM:
             refuse(name, f"has shape {array.shape}, want a row for each of {len(users)} users")
         kind, wanted = KINDS.get(name, (array.dtype.kind, ""))
         if array.dtype.kind != kind:
             refuse(name, f"has dtype {array.dtype}, want {wanted}")
-    for name in ("rank", "named", "target", "text", "counts", *FLAGS):
+    for name in ("rank", "top", "named", "target", "text", "counts", *FLAGS):
         if name in arrays and arrays[name].ndim != 1:
             refuse(name, f"has shape {arrays[name].shape}, want one value per user")
+    if "scores" in arrays and arrays["scores"].shape != arrays.get("candidates", arrays["scores"]).shape:
+        refuse("candidates", f"has shape {arrays['candidates'].shape}, want that of scores, {arrays['scores'].shape}")
+    if "scores" in arrays and np.isnan(arrays["scores"]).any():
+        refuse("scores", "holds NaN")
+    for name in ITEMS:
+        if {name, "counts"} <= arrays.keys() and not -1 <= arrays[name].min(initial=0) <= arrays[name].max(
+            initial=-1
+        ) < len(arrays["counts"]):
+            refuse(name, f"names an item outside of the catalogue, which has {len(arrays['counts'])}")
     if "rank" in arrays and arrays["rank"].min(initial=1) < 1:
         refuse("rank", "holds a number below 1, the best rank")
 

@@ -36,8 +36,14 @@ class File(Part):
     sha256: Hash | None
 
 
+class Facts(Part):
+    """Of a protocol; ``size``: the length of its lists, where they have one."""
+
+    size: int | None = None
+
+
 class Evaluation(Part):
-    facts: dict[str, Any]
+    facts: Facts
     predictions: File
     metrics: dict[str, Measured]
 
@@ -79,6 +85,8 @@ class Training(Part):
     curves: dict[str, list[float | None]] = {}
     validation: list[list[float]] = []
     best_step: int | None = None
+    steps: int | None = None
+    planned_steps: int | None = None
 
     @model_validator(mode="after")
     def _lengths(self) -> Training:
@@ -95,12 +103,18 @@ class Spread(Part):
 
 
 class Share(Measured):
-    n: int
+    value: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+
+
+class Shares(Part):
+    before: Share | None
+    after: Share | None
 
 
 class Margins(Part):
-    before: Share | None
-    after: Share | None
+    before: Measured | None = None
+    after: Measured | None = None
 
 
 class Changed(Part):
@@ -115,7 +129,8 @@ class Preference(Part):
     beta: float | None
     epsilon: Spread | None
     validation_epsilon: Spread | None
-    margin_accuracy: Margins
+    margin: Margins = Margins()
+    margin_accuracy: Shares
     changed_top: Changed
 
 
@@ -188,10 +203,10 @@ class Content(Part):
 
 
 def check(record: Any, where: str, then: str) -> None:
-    """UserError for a record that lacks a field which reports read, or in which one has a wrong type or is not finite:
-    ``where``, the field, what is wrong, and ``then``."""
+    """UserError for a record that lacks a field which reports read, or in which one has a wrong type, is not finite, or
+    is a whole number of more than 64 bits: ``where``, the field, what is wrong, and ``then``."""
     for name in _not_finite(record):
-        raise UserError(f"{where}: {name} is not a finite number; {then}")
+        raise UserError(f"{where}: {name} is not a finite number of 64 bits; {then}")
     try:
         Content.model_validate(record)
     except ValidationError as error:
@@ -202,7 +217,7 @@ def check(record: Any, where: str, then: str) -> None:
 
 
 def _not_finite(value: Any, name: str = "") -> Iterator[str]:
-    if isinstance(value, float) and not math.isfinite(value):
+    if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) >> 63):
         yield name
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for key, part in items:
@@ -213,7 +228,7 @@ def digest_of(record: Mapping[str, Any]) -> str:
     """sha256 of a record's content, its own hash left out."""
     content = {name: value for name, value in record.items() if name != "sha256"}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

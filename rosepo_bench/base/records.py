@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from rosepo_bench.base import predictions, progress
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.migration import migrated
 from rosepo_bench.base.record_schema import SCHEMA, all_settings, check, digest_of
-from rosepo_bench.base.store import explained, read_json, read_npz, write_json, write_npz
+from rosepo_bench.base.store import arrays_of, folders, read_bytes, read_json, remove, there, write_json, write_npz
 
 AGAIN = "run its cell again"
 
@@ -73,11 +73,12 @@ class Record:
         if protocol not in self._read:
             told = self.data["evaluations"][protocol]["predictions"]
             path = self.path.parent / told["file"]
-            if not path.is_file():
+            if not there(path):
                 raise UserError(f"{path} is missing; {AGAIN}")
-            if told["sha256"] is not None and _sha256(path) != told["sha256"]:
+            content = read_bytes(path)
+            if told["sha256"] not in (None, _sha256(content)):
                 raise UserError(f"{path} is not the file that the record was written with; {AGAIN}")
-            arrays = read_npz(path)
+            arrays = arrays_of(content, path)
             predictions.check(arrays, str(path), AGAIN)
             self._read[protocol] = arrays
         return self._read[protocol]
@@ -107,11 +108,13 @@ def write_record(out: Path, record: Mapping[str, Any], arrays: Mapping[str, Mapp
         predictions.check(arrays[protocol], str(file), then)
     plain = json.loads(json.dumps(_whole(record, files), default=_plain))
     check(plain, str(path), then)
-    with explained(path):
-        path.unlink(missing_ok=True)  # no old record beside new predictions
+    if folder.is_symlink():  # it leads to another cell's record
+        remove(folder)
+    remove(path)  # no old record beside new predictions
     for protocol, file in files.items():
+        remove(file)
         write_npz(file, **predictions.packed(arrays[protocol]))
-        plain["evaluations"][protocol]["predictions"]["sha256"] = _sha256(file)
+        plain["evaluations"][protocol]["predictions"]["sha256"] = _sha256(read_bytes(file))
     write_json(path, {"schema": SCHEMA, "sha256": digest_of(plain), **plain})
     return path
 
@@ -133,13 +136,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_record(path: Path) -> Record:
-    """One record, of this schema or an earlier one. UserError: not a record, changed since it was written, or of a
-    newer schema."""
+    """One record, of this schema or an earlier one. UserError: not a record, changed since it was written, another
+    cell's, or of a newer schema."""
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise UserError(f"{path}: not a record (no schema number); {AGAIN}")
@@ -152,13 +155,16 @@ def read_record(path: Path) -> Record:
     for protocol, told in present["evaluations"].items():
         if told["predictions"]["sha256"] is None and data["schema"] == SCHEMA:
             raise UserError(f"{path}: evaluations.{protocol}.predictions.sha256 is missing; {AGAIN}")
+    own = record_folder(Path(), present["dataset"], present["method"], present["seed"], present["key"])
+    if path.parent.parts[-3:] != own.parts[-3:]:
+        raise UserError(f"{path} is the record of another cell: it belongs into {own}; {AGAIN}")
     return Record(present, path)
 
 
 def _migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         return migrated(data)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: not a whole record of schema 1 ({error}); {AGAIN}") from None
 
 
@@ -172,22 +178,31 @@ def whole_record(path: Path) -> Record:
 
 def read_records(out: Path) -> tuple[list[Record], list[str]]:
     """All usable records below ``out``, sorted by data set, method, seed and age, the newest last; and what is wrong
-    with the others."""
+    with the others. UserError: a folder cannot be read."""
     found, problems = [], []
-    for path in sorted((out / "records").glob("*/*/seed*/record.json")):
+    for path in _places(out):
         try:
-            found.append(whole_record(path))
+            if there(path):
+                found.append(whole_record(path))
         except UserError as error:
             problems.append(str(error))
     found.sort(key=lambda one: (one.dataset, one.method, one.seed, one.created, one.key))
     return found, problems
 
 
+def _places(out: Path) -> Iterator[Path]:
+    """Where records may lie below ``out``."""
+    for dataset in folders(out / "records"):
+        for method in folders(dataset):
+            yield from (folder / "record.json" for folder in folders(method) if folder.name.startswith("seed"))
+
+
 def usable(folder: Path, *, say: bool = True) -> bool:
     """Whether the folder holds a record of this program and all its predictions, as they were written. Where they are
-    broken, says why (with ``say``): the cell is then to be run again."""
+    broken, says why (with ``say``): the cell is then to be run again. UserError: a folder on the way is a file, or
+    cannot be read."""
     path = folder / "record.json"
-    if not path.is_file():
+    if not there(path) and not folder.is_symlink():
         return False
     try:
         whole_record(path)

@@ -30,5 +30,6 @@ def digest(*parts: Any) -> str:
         elif isinstance(part, bytes):
             state.update(len(part).to_bytes(8, "big") + part)
         else:
-            state.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode() + b"\0")
+            text = json.dumps(part, sort_keys=True, ensure_ascii=False)
+            state.update(text.encode(errors="backslashreplace") + b"\0")  # a path's undecodable bytes count too
     return state.hexdigest()

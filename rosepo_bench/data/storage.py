@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.types import Dataset, RawFile, Source
 
 
@@ -38,11 +40,20 @@ def save(dataset: Dataset, folder: Path) -> None:
 
 
 def load(folder: Path) -> Dataset:
-    """Reads what ``save`` wrote."""
+    """Reads what ``save`` wrote. UserError: a file is missing, torn, or says something else."""
     words, arrays = store.read_json(folder / "dataset.json"), store.read_npz(folder / "sequences.npz")
-    source = words["source"]
+    try:
+        return _dataset(words, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: not a prepared data set ({error!r}); delete the folder and run again") from error
+
+
+def _dataset(words: dict[str, Any], arrays: dict[str, np.ndarray]) -> Dataset:
+    cuts = np.cumsum(arrays["lengths"])
+    if not len(words["user_ids"]) == len(cuts) or not cuts[-1] == len(arrays["items"]) == len(arrays["times"]):
+        raise ValueError("its arrays have other lengths than its users")
+    source = dict(words["source"])
     files = tuple(RawFile(**file) for file in source.pop("files"))
-    cuts = np.cumsum(arrays["lengths"])[:-1]
     return Dataset(
         name=words["name"],
         source=Source(**source, files=files),
@@ -54,8 +65,8 @@ def load(folder: Path) -> Dataset:
         ties=words["ties"],
         dated=words["dated"],
         genres=tuple(tuple(genres) for genres in words["genres"]),
-        sequences=tuple(np.split(arrays["items"], cuts)),
-        times=tuple(np.split(arrays["times"], cuts)),
+        sequences=tuple(np.split(arrays["items"], cuts[:-1])),
+        times=tuple(np.split(arrays["times"], cuts[:-1])),
         counts=words["counts"],
         digest=words["digest"],
     )

@@ -4,6 +4,7 @@ and machines can share one output folder."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import time
@@ -108,11 +109,12 @@ class Stages:
     def _read(self, stage: Stage[T]) -> T | Absent:
         """Reads the folder's result after its files have been verified."""
         folder = self.folder(stage)
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return Absent()
         try:
-            manifest.verify(folder, stage.key)
-            value = stage.read(folder)
+            with store.explained(folder):
+                manifest.verify(folder, stage.key)
+                value = stage.read(folder)
         except (manifest.BrokenError, UserError, FileNotFoundError) as error:
             return Absent(f"{error} ({folder})")
         manifest.touch(folder)
@@ -139,23 +141,38 @@ class Stages:
 
     def _compute(self, stage: Stage[Any]) -> None:
         work = self.work(stage)
-        resumed = work.is_dir() and any(work.iterdir())
-        work.mkdir(parents=True, exist_ok=True)
+        if work.is_symlink() or not work.is_dir():  # a checkpoint is never written to where a link leads
+            store.remove(work)
+        with store.explained(work):
+            work.mkdir(parents=True, exist_ok=True)
+        resumed = any(work.iterdir())
         progress.say(f"  {stage.name}")
+        try:
+            self._fill(stage, work, resumed)
+        except store.DamagedError as error:
+            if not resumed:
+                raise
+            progress.say(f"  {stage.name}: what is stored of its interrupted run is broken; it starts over: {error}")
+            store.remove(work)
+            work.mkdir()
+            self._fill(stage, work, resumed=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _fill(self, stage: Stage[Any], work: Path, resumed: bool) -> None:
+        """Computes the stage into its folder."""
         with store.atomic_folder(self.folder(stage)) as folder:
             began = time.monotonic()
             stage.compute(folder, work)
             seconds = None if resumed else round(time.monotonic() - began, 3)
             facts = {"name": stage.name, "key": stage.key, "inputs": stage.inputs, "seconds": seconds}
             manifest.write(folder, {**facts, "parents": [parent.key for parent in stage.parents]})
-        shutil.rmtree(work, ignore_errors=True)
 
     def forget(self, stage: Stage[Any]) -> None:
         """Removes the stage's result and checkpoints; waits for a process that computes it."""
         with self.lease(stage):
             self._values.pop(stage.key, None)
             for folder in (self.folder(stage), self.work(stage)):
-                shutil.rmtree(folder, ignore_errors=True)
+                store.remove(folder)
 
     def measured(self) -> dict[str, float]:
         """Median seconds that the folder's finished stages took, by their names. Those that were interrupted and went

@@ -23,9 +23,9 @@ LEGEND = paragraph(
     "variance is not included (Wilson's for HR, else Student's t; paired differences in HR: Bonett and Price's). With",
     "several seeds it covers both (t interval of crossed seed and user effects). p is of no difference (one seed:",
     "McNemar's mid-p for HR, else sign flips; several: the t-test of that model), adjusted by Holm for the rows of the",
-    "table. d is Cohen's: the mean difference over its standard deviation over users. HR@k: share of users whose target",
-    "is among the first k. NDCG@k: mean over users of 1 / log2(1 + rank of the target), 0 behind the first k. A table",
-    "wider than 100 columns is continued below.",
+    "table. d is Cohen's: the mean difference over its standard deviation over users. HR@k: share of users whose",
+    "target is among the first k. NDCG@k: mean over users of 1 / log2(1 + rank of the target), 0 behind the first k. A",
+    "table wider than 100 columns is continued below.",
 )
 LEFT_OUT = "Records that cannot be used are left out:"
 

@@ -213,8 +213,23 @@ def zero_a_byte(folder: Path) -> None:
 
 
 def rewritten(change: dict[str, Any]) -> Callable[[Path], None]:
+    """Whoever writes the manifest anew can write its hash anew too."""
+
     def rewrite(folder: Path) -> None:
-        store.write_json(folder / "manifest.json", store.read_json(folder / "manifest.json") | change)
+        facts = store.read_json(folder / "manifest.json") | change
+        told = {name: value for name, value in facts.items() if name != "sha256"}
+        store.write_json(folder / "manifest.json", {**told, "sha256": seeds.digest(told)})
+
+    return rewrite
+
+
+def edited(old: str, new: str) -> Callable[[Path], None]:
+    """Another text in the manifest, whose hash stays."""
+
+    def rewrite(folder: Path) -> None:
+        path = folder / "manifest.json"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
 
     return rewrite
 
@@ -227,11 +242,17 @@ def rewritten(change: dict[str, Any]) -> Callable[[Path], None]:
         (lambda folder: (folder / "deep/a.json").unlink(), "deep/a.json is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "its manifest.json is unreadable"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "its manifest.json is not of schema 1"),
-        (rewritten({"schema": 0}), "its manifest.json is not of schema 1"),
-        (rewritten({"name": None}), "its manifest.json is not of schema 1"),
-        (rewritten({"files": {"bulk": {}}}), "its manifest.json is not of schema 1"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "its manifest.json is not of schema 2"),
+        (rewritten({"schema": 0}), "its manifest.json is not of schema 2"),
+        (rewritten({"name": None}), "its manifest.json is not of schema 2"),
+        (rewritten({"files": {"bulk": {}}}), "its manifest.json is not of schema 2"),
+        (rewritten({"files": 3}), "its manifest.json is not of schema 2"),
+        (rewritten({"files": {"bulk": {"bytes": 5, "sha256": None}}}), "its manifest.json is not of schema 2"),
+        (rewritten({"files": {"../bulk": {"bytes": 5, "sha256": "0"}}}), "its manifest.json is not of schema 2"),
+        (rewritten({"files": {"/etc/passwd": {"bytes": 5, "sha256": "0"}}}), "its manifest.json is not of schema 2"),
         (rewritten({"key": "0"}), "its manifest.json has another key"),
+        (edited('"bytes": 5', '"bytes": 6'), "its manifest.json has changed since it was written"),
+        (edited('"seconds": ', '"seconds": 1'), "its manifest.json has changed since it was written"),
     ],
 )
 def test_damage_is_said_and_repaired(

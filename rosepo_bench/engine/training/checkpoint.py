@@ -1,14 +1,17 @@
-"""Checkpoints of a training: weights, the optimizer's moments, the random state, and facts, in one safetensors file."""
+"""Checkpoints of a training: weights, the optimizer's moments, the random state, and facts, in one safetensors file
+that holds the sha256 of its content."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
@@ -33,32 +36,53 @@ def save(
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value
     tensors |= {f"best.{name}": weight for name, weight in best.items()}
-    told = {**facts, "threads": torch.get_num_threads()}
-    store.write_bytes(path, serialised(tensors, metadata={"state": json.dumps(told)}))
+    state = json.dumps({**facts, "threads": torch.get_num_threads()})
+    store.write_bytes(path, serialised(tensors, metadata={"state": state, "sha256": _digest(tensors, state)}))
 
 
 def restore(path: Path, trained: Weights, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Puts weights, moments and random state back; returns the facts and the best weights."""
-    with safe_open(path, framework="pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()["state"])
-        kept = set(file.keys())
-        for name, parameter in trained.items():
-            with torch.no_grad():
-                parameter.copy_(file.get_tensor(f"weight.{name}"))
-            if f"step.{name}" not in kept:  # it has never had a gradient
-                continue
-            optimizer.state[parameter] = {
-                "step": file.get_tensor(f"step.{name}"),
-                "exp_avg": file.get_tensor(f"exp_avg.{name}").to(parameter.device),
-                "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}").to(parameter.device),
-            }
-        best = {name: file.get_tensor(f"best.{name}") for name in trained if f"best.{name}" in kept}
-        torch.set_rng_state(file.get_tensor("rng"))
-        if "rng.cuda" in kept and torch.cuda.is_available():
-            torch.cuda.set_rng_state(file.get_tensor("rng.cuda"))
+    """Puts weights, moments and random state back; returns the facts and the best weights. DamagedError, before
+    anything is put back: the file is not as it was written."""
+    kept, facts = _read(path)
+    for name, parameter in trained.items():
+        with torch.no_grad():
+            parameter.copy_(kept[f"weight.{name}"])
+        if f"step.{name}" not in kept:  # it has never had a gradient
+            continue
+        optimizer.state[parameter] = {
+            "step": kept[f"step.{name}"],
+            "exp_avg": kept[f"exp_avg.{name}"].to(parameter.device),
+            "exp_avg_sq": kept[f"exp_avg_sq.{name}"].to(parameter.device),
+        }
+    best = {name: kept[f"best.{name}"] for name in trained if f"best.{name}" in kept}
+    torch.set_rng_state(kept["rng"])
+    if "rng.cuda" in kept and torch.cuda.is_available():
+        torch.cuda.set_rng_state(kept["rng.cuda"])
     if (began := facts.pop("threads")) != torch.get_num_threads():
         progress.say(
             f"  {path.parent.name}: began with {began} threads, goes on with {torch.get_num_threads()}: sums may "
             "differ in their last digits from an uninterrupted run"
         )
     return facts, best
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a file."""
+    try:
+        with store.explained(path):
+            os.close(store.plain_file(path, os.O_RDONLY))
+            with safe_open(path, framework="pt") as file:
+                tensors, told = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+    except SafetensorError as error:
+        raise store.DamagedError(f"{path}: not a whole checkpoint ({error}); delete it and run again") from None
+    if told.get("sha256") != _digest(tensors, told.get("state", "")):
+        raise store.DamagedError(f"{path}: not as it was written, its sha256 differs; delete it and run again")
+    return tensors, json.loads(told["state"])
+
+
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    found = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -34,9 +34,12 @@ class Curves:
         store.write_npz(self.path, **{name: np.array(values) for name, values in self.columns.items()})
 
     def restore(self, steps: int) -> None:
-        """Reads the numbers of the first ``steps`` steps; what was written after the checkpoint is dropped."""
-        if self.path is not None and self.path.exists():
+        """Reads the numbers of the first ``steps`` steps; what was written after the checkpoint is dropped.
+        DamagedError: the file does not hold them."""
+        if self.path is not None:
             found = store.read_npz(self.path)
+            if any(values.ndim != 1 or len(values) < steps or values.dtype != float for values in found.values()):
+                raise store.DamagedError(f"{self.path}: not the curves of {steps} steps; delete it and run again")
             self.columns = {name: values[:steps].tolist() for name, values in found.items()}
 
     def thinned(self) -> dict[str, list[float]]:

@@ -80,7 +80,7 @@ def test_settings_are_flat_by_dotted_name() -> None:
     assert dict(flat(Outer())) == {
         "inner": "inner", "inner.beta": 1.0, "inner.mode": "up", "inner.pair": [0.5, 0.25], "k": 1,
     }  # fmt: skip
-    assert dict(described(Inner))["beta"] == "how much (> 0 and < 2; default 1.0)"
+    assert dict(described(Inner))["beta"] == "how much (a number > 0 and < 2; default 1.0)"
 
 
 def test_a_table_changes_what_it_names() -> None:

@@ -22,8 +22,10 @@ def run(given: argparse.Namespace) -> int:
     """Prints one row per cell. Nothing is fetched, from the hub of models neither."""
     config = selected(given)
     os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it on import
+    from rosepo_bench.base.failures import stopping
     from rosepo_bench.runs import cost
 
-    rows = cost.plan_rows(config, places(given, given.out))
+    with stopping():
+        rows = cost.plan_rows(config, places(given, given.out))
     print(json.dumps(rows, indent=1) if given.json else cost.render(rows))
     return 0

@@ -9,9 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from rosepo_bench.base.config import ModelConfig, PreferenceConfig, RunConfig
-from rosepo_bench.base.errors import of_dataset
 from rosepo_bench.base.failures import read_failures
-from rosepo_bench.data import catalog
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.engine.model.language_model import pretrained_config, pretrained_name
 from rosepo_bench.pipeline.stages import Stage, kind
@@ -21,6 +19,7 @@ from rosepo_bench.recommenders.sasrec import SASRec
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference, Recommender
 from rosepo_bench.runs.plan import Places, cells, closure, fetched, is_done
+from rosepo_bench.runs.rehearsal import rehearsed
 
 # Floating-point operations a second that two cores of a current x86-64 server reach in training and in scoring of
 # `tiny`. Only the order of magnitude matters: the estimate says minutes or days.
@@ -70,9 +69,8 @@ def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
         state = "done" if is_done(cell) else "failed" if cell.key in failed else "waiting"
         missing = [] if state == "done" or cell.broken else _missing(cell, counted)
         if missing and name not in datasets:
-            datasets[name] = _dataset(cell)
-        if missing:
-            cell.check_users(datasets[name])
+            alike = [one for one in planned if one.task is cell.task and not is_done(one, say=False)]
+            datasets[name] = rehearsed(alike)
         known, guessed = 0.0, 0.0
         for stage in missing:
             seconds = measured.get(stage.name)
@@ -114,15 +112,6 @@ def render(rows: list[dict[str, Any]]) -> str:
     absent = list(dict.fromkeys(row["dataset"] for row in rows if row["data"] == NOT_FETCHED))
     advice = f", without {', '.join(absent)}: `data fetch NAME`, or the run, fetches what is needed" if absent else ""
     return f"{table}\n\n{waiting} of {len(rows)} cells to do{time}{advice}"
-
-
-def _dataset(cell: Cell) -> Dataset:
-    """Read from its stage if that is done; otherwise parsed without writing anything."""
-    task = cell.task
-    if task.stages.done(task.clean_stage):
-        return task.clean_stage.read(task.stages.folder(task.clean_stage))
-    with of_dataset(task.name):
-        return replace(catalog.load(task.resolved, task.dataset_config), label=task.name)
 
 
 def _seconds(name: str, size: _Size) -> float:

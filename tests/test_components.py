@@ -141,6 +141,17 @@ def test_a_taken_name_and_a_broken_package_are_remembered() -> None:
         _ = found["lost"]
 
 
+@pytest.mark.parametrize("name", ["a/b", "..", "-x", "a b", "a.b", "x" * 65, "a\x1b[31m"])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    """Methods and samplers name the folders of their stages and records."""
+    found = Registry(Kind("part", "parts", ""))
+    found.add(name, Inner, "x:Y, z 1.0")
+    assert found.found == {}
+    ((shown, reason),) = found.broken.items()
+    assert shown.isprintable()
+    assert reason.startswith("(x:Y, z 1.0) want 1 to 64 letters, digits, '-', '_' and '@', of which the first is a")
+
+
 def test_ours_are_found_by_looking_through_the_folder() -> None:
     from rosepo_bench.recommenders.base import Oracle
 

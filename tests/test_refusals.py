@@ -64,6 +64,37 @@ ABSURD = [
 ]
 
 
+TOGETHER = [
+    (
+        ["prompt.candidates=true", "datasets.steam.candidates=3", "method.dpo.loss=sdpo", "method.dpo.rejected=3"],
+        "data set steam: method.dpo.rejected = 3: prompts list candidates = 3, the chosen item among them",
+    ),
+    (
+        ["model.training=lora", "model.lora_dropout=0.1", "preference.dropout=true", "method.dpo.loss=kto"],
+        "method.dpo: loss 'kto' looks at a whole step without dropout; set preference.dropout = false",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), TOGETHER)
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_settings_that_do_not_go_together_are_refused(
+    verb: str, given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [part for one in given for part in ("--set", one)]
+    assert status(line(verb, tmp_path, "--offline", *settings)) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_nearly_do_not_go_together_are_taken(tmp_path: Path) -> None:
+    """One rejected item fewer; no dropout; a loss that looks at pairs."""
+    fewer = [*TOGETHER[0][0][:-1], "method.dpo.rejected=2"]
+    for given in (fewer, [*TOGETHER[1][0][:-2], "method.dpo.loss=kto"], TOGETHER[1][0][:-1]):
+        settings = [part for one in given for part in ("--set", one)]
+        assert status(line("plan", tmp_path, "--offline", *settings, "--methods", "dpo")) == 0
+
+
 @pytest.mark.parametrize(("given", "said"), ABSURD, ids=[shown(case[0]) for case in ABSURD])
 def test_absurd_settings_are_refused_by_plan(
     given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -254,6 +285,26 @@ def test_a_plan_fetches_and_writes_nothing(
     assert "| movielens  | not fetched | dpo        |      0 |              | waiting | ?         |" in told
     assert "6 of 6 cells to do, about" in told
     assert "without movielens: `data fetch NAME`, or the run, fetches what is needed" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_settings_are_checked_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mistake is in the last data set; the one before it would be fetched."""
+
+    def refuse(*_: object) -> Path:
+        raise AssertionError("it fetches")
+
+    monkeypatch.setattr(fetch, "download", refuse)
+    folders = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
+    for given, said in (
+        ("datasets.goodreads.overrides.sft.epoch=1", "did you mean 'epochs'?"),
+        ("datasets.goodreads.overrides.method.rosepo.rejectd=1", "did you mean 'rejected'?"),
+        ("datasets.goodreads.overrides.validation.metric=mrr", "unknown metric 'mrr'"),
+    ):
+        assert cli.main(["run", "--all", *folders, "--set", given]) == 2
+        assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

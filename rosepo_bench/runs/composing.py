@@ -57,8 +57,18 @@ def composed(method: Method, config: RunConfig) -> Method:
             raise UserError(f"{where}.{key}: it is a setting of the method's training; write {where}.training.{key}")
     method = with_settings(method, own, f"method.{method.name}", sections)
     if isinstance(method, Preference):
-        training(method, config)
+        _check_dropout(method, config)
     return method
+
+
+def _check_dropout(method: Preference, config: RunConfig) -> None:
+    model = config.model
+    dropped = training(method, config).dropout and model.training == "lora" and model.lora_dropout
+    if dropped and method.loss.of_whole_step:
+        raise UserError(
+            f"method.{method.name}: loss {method.loss.label()!r} looks at a whole step without dropout; set "
+            "preference.dropout = false, or model.lora_dropout = 0"
+        )
 
 
 def training(method: Preference, config: RunConfig) -> PreferenceConfig:
@@ -109,6 +119,15 @@ def check_metric(name: str, size: int) -> None:
         raise UserError(
             f"validation.metric = {name!r} is the same for every rank in a list of candidates = {size}, so it cannot "
             "tell a better model; take another metric or longer lists"
+        )
+
+
+def check_listed(method: Method, config: RunConfig, size: int) -> None:
+    """Refuses more rejected items than a prompt that lists ``size`` candidates has place for."""
+    if isinstance(method, Preference) and config.prompt.candidates and method.rejected >= size:
+        raise UserError(
+            f"method.{method.name}.rejected = {method.rejected}: prompts list candidates = {size}, the chosen item "
+            "among them; raise candidates, or lower rejected"
         )
 
 

@@ -16,7 +16,7 @@ from rosepo_bench.engine.model.language_model import pretrained_name
 from rosepo_bench.pipeline.stages import Stage, Stages
 from rosepo_bench.pipeline.task import Task
 from rosepo_bench.runs.cells import Cell, Shared
-from rosepo_bench.runs.composing import check_metric, check_sections, composed, select
+from rosepo_bench.runs.composing import check_listed, check_metric, check_sections, composed, select
 from rosepo_bench.runs.methods import Method, methods
 
 NOT_FETCHED = "offline: nothing was fetched"
@@ -43,7 +43,9 @@ def cells(config: RunConfig, places: Places) -> list[Cell]:
         own = for_dataset(config, name)
         every[name] = own, _methods(own, names)
         with of_dataset(name):
-            check_metric(own.validation.metric, own.datasets[name].candidates)
+            check_metric(own.validation.metric, size := own.datasets[name].candidates)
+            for method, _ in every[name][1]:
+                check_listed(method, own, size)
     for name, (own, made) in every.items():
         found = resolved(name, own.datasets[name], places)
         for seed in range(config.first_seed, config.first_seed + config.seeds):

@@ -80,7 +80,7 @@ def test_settings_are_flat_by_dotted_name() -> None:
     assert dict(flat(Outer())) == {
         "inner": "inner", "inner.beta": 1.0, "inner.mode": "up", "inner.pair": [0.5, 0.25], "k": 1,
     }  # fmt: skip
-    assert dict(described(Inner))["beta"] == "how much (> 0 and < 2; default 1.0)"
+    assert dict(described(Inner))["beta"] == "how much (a number > 0 and < 2; default 1.0)"
 
 
 def test_a_table_changes_what_it_names() -> None:
@@ -139,6 +139,17 @@ def test_a_taken_name_and_a_broken_package_are_remembered() -> None:
     found.broken["lost"] = "(x:Y, z 1.0) cannot be imported: no"
     with pytest.raises(UserError, match=r"part 'lost': \(x:Y, z 1.0\) cannot be imported: no"):
         _ = found["lost"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "-x", "a b", "a.b", "x" * 65, "a\x1b[31m"])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    """Methods and samplers name the folders of their stages and records."""
+    found = Registry(Kind("part", "parts", ""))
+    found.add(name, Inner, "x:Y, z 1.0")
+    assert found.found == {}
+    ((shown, reason),) = found.broken.items()
+    assert shown.isprintable()
+    assert reason.startswith("(x:Y, z 1.0) want 1 to 64 letters, digits, '-', '_' and '@', of which the first is a")
 
 
 def test_ours_are_found_by_looking_through_the_folder() -> None:

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
+import operator
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.errors import UserError, shown
 
 S = TypeVar("S", bound="Settings")
 
-LIMITS = {"gt": (">", float.__gt__), "ge": (">=", float.__ge__), "lt": ("<", float.__lt__), "le": ("<=", float.__le__)}
+LIMITS = {"gt": (">", operator.gt), "ge": (">=", operator.ge), "lt": ("<", operator.lt), "le": ("<=", operator.le)}
+MOST = 10**9
+"""No whole number of a setting is larger, whatever its range."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _fitted(value: Any, kind: Any) -> Any:
     if origin is not None:
         kind = origin
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < sys.float_info.max else math.inf
     if kind in (int, float) and isinstance(value, bool):
         return _UNFIT
     return value if not isinstance(kind, type) or isinstance(value, kind) else _UNFIT
@@ -163,50 +167,70 @@ def _fitted_tuple(value: Any, inner: tuple[Any, ...]) -> Any:
 
 
 def describe(kind: Any) -> str:
-    """A type in words."""
+    """A type in words, with the range of an annotated one."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        limits = limits_of(metadata for one in inner[1:] for metadata in getattr(one, "metadata", (one,)))
+        return f"{describe(inner[0])} {limits_text(limits)}".rstrip()
     if origin is Literal:
         return " or ".join(repr(one) for one in inner)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(one) for one in inner)
-    if origin is tuple:
-        number = "" if inner[1:] == (...,) else f"{len(inner)} "
+    if origin in (tuple, list):
+        number = "" if origin is list or inner[1:] == (...,) else f"{len(inner)} "
         return f"a list of {number}values, each {describe(inner[0])}"
+    if origin is not None and issubclass(origin, Mapping):
+        return "a table"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
-    return words.get(kind, f"a {getattr(kind, '__name__', str(kind)).lower()}")
+    name = getattr(kind, "__name__", str(kind)).lower()
+    return words.get(kind, f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
 
 
 def _check_limits(where: str, value: Any, limits: Mapping[str, float]) -> None:
     for one in value if isinstance(value, tuple) else (value,):
         if isinstance(one, float) and not math.isfinite(one):
             raise UserError(f"{where} = {one}: want a finite number")
-        if any(not LIMITS[name][1](float(one), limit) for name, limit in limits.items()):
+        if any(not LIMITS[name][1](one, limit) for name, limit in limits.items()):
             raise UserError(f"{where} = {_shown(one)}: want {limits_text(limits)}")
+        if isinstance(one, int) and one > MOST:
+            raise UserError(f"{where} = {_shown(one)}: want at most {MOST:,}")
+
+
+def limits_of(metadata: Iterable[Any]) -> dict[str, float]:
+    """The limits among the metadata of an annotated type."""
+    return {name: getattr(one, name) for one in metadata for name in LIMITS if hasattr(one, name)}
 
 
 def limits_text(limits: Mapping[str, float]) -> str:
     """A range in words: ``> 0 and <= 0.5``."""
-    return " and ".join(f"{LIMITS[name][0]} {limit:g}" for name, limit in limits.items())
+    return " and ".join(f"{LIMITS[name][0]} {_number(limit)}" for name, limit in limits.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == int(value) else f"{value:g}"
+
+
+def values_text(kind: Any, limits: Mapping[str, float], default: Any = MISSING) -> str:
+    """What a setting takes and its default, in brackets, as a profile writes them."""
+    parts = [f"{describe(kind)} {limits_text(limits)}".rstrip()]
+    if default is not MISSING:
+        plain = (
+            default.label() if isinstance(default, Settings) else json.dumps(default, ensure_ascii=False, default=str)
+        )
+        parts.append(f"default {plain}")
+    return f" ({'; '.join(parts)})"
 
 
 def described(settings: type[Settings]) -> Iterator[tuple[str, str]]:
     """The names of a class's settings, with effect, values and default."""
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         if field.metadata.get("settable", True):
-            yield field.name, field.metadata.get("about", "") + _values(settings, field)
-
-
-def _values(settings: type[Settings], field: dataclasses.Field[Any]) -> str:
-    kind, limits = field_type(settings, field), field.metadata.get("limits", {})
-    parts = [describe(kind)] if typing.get_origin(kind) is Literal or kind is bool else []
-    parts += [limits_text(limits)] if limits else []
-    if field.default is not MISSING:
-        parts.append(f"default {_shown(field.default)}")
-    return f" ({'; '.join(parts)})" if parts else ""
+            values = values_text(field_type(settings, field), field.metadata.get("limits", {}), field.default)
+            yield field.name, field.metadata.get("about", "") + values
 
 
 def _shown(value: Any) -> str:
-    return value.label() if isinstance(value, Settings) else repr(value)
+    return value.label() if isinstance(value, Settings) else shown(value)
 
 
 def flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.base.errors import UserError, nearest, shown
+from rosepo_bench.base.plain import NAME, NAMING
 
 PACKAGE = "rosepo_bench"
 
@@ -46,7 +47,7 @@ class Registry:
         if name in self.broken:
             raise UserError(f"{self.kind.one} {name!r}: {self.broken[name]}")
         if name not in self.found:
-            raise UserError(f"unknown {self.kind.one} {name!r}; {nearest(name, self.names())}")
+            raise UserError(f"unknown {self.kind.one} {shown(name)}; {nearest(name, self.names())}")
         return self.found[name]
 
     def names(self) -> list[str]:
@@ -54,8 +55,10 @@ class Registry:
         return sorted({*self.found, *self.broken})
 
     def add(self, name: str, component: Any, origin: str) -> None:
-        """Registers a component; a name that is taken by another one is refused."""
-        if name not in self.found:
+        """Registers a component; a name that is taken by another one, or that cannot name a folder, is refused."""
+        if not NAME.fullmatch(name):
+            self.broken[shown(name)] = f"({origin}) {NAMING}"
+        elif name not in self.found:
             self.found[name], self.origin[name] = component, origin
         elif self.found[name] != component:
             self.broken[f"{name} ({origin})"] = f"the name {name!r} is taken by {self.origin[name]}; rename it"

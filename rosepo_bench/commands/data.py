@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rosepo_bench.base.errors import UserError, nearest
-from rosepo_bench.commands.selection import add_profile, configuration, places
+from rosepo_bench.base.errors import UserError, nearest, of_dataset, shown
+from rosepo_bench.commands.selection import add_profile, places, table_of
 
 if TYPE_CHECKING:
     from rosepo_bench.base.config import DatasetConfig
@@ -30,30 +30,34 @@ def add(verbs: Any) -> argparse.ArgumentParser:
 
 def run(given: argparse.Namespace) -> int:
     """Prints what was fetched, or the facts."""
+    dataset = _dataset(given)
     from rosepo_bench.base import progress
     from rosepo_bench.data import catalog, describe, sequences
+    from rosepo_bench.runs.plan import resolved as resolve
 
-    config = configuration(given)
-    dataset = config.datasets.get(given.name) or _source(given.name)
-    where = places(given, Path())
     with progress.shown():
-        resolved = catalog.resolve(dataset.source, dataset, where.data, where.cache, where.offline)
+        resolved = resolve(given.name, dataset, places(given, Path()))
         if given.action == "fetch":
             print(f"{given.name}: {resolved.kind}")
             print(f"  terms: {resolved.spec.terms}")
             for file in resolved.files:
                 print(f"  {file.name}  {file.bytes} bytes  sha256 {file.sha256}")
             return 0
-        prepared = replace(catalog.load(resolved, dataset), label=given.name)
+        with of_dataset(given.name):
+            prepared = replace(catalog.load(resolved, dataset), label=given.name)
         print(describe.render(prepared, sequences.split(prepared, dataset.split), dataset.candidates))
     return 0
 
 
-def _source(name: str) -> DatasetConfig:
-    """The default settings of a data source that no data set of the profile uses."""
-    from rosepo_bench.base.config import DatasetConfig
+def _dataset(given: argparse.Namespace) -> DatasetConfig:
+    """The settings of the data set of that name in the profile; else those of the data source, which the profile need
+    not use."""
+    from rosepo_bench.base.config import RunConfig
+    from rosepo_bench.base.configure import validate
     from rosepo_bench.data.sources import SOURCES
 
-    if name not in SOURCES:
-        raise UserError(f"unknown data set {name!r}; {nearest(name, SOURCES)}")
-    return DatasetConfig(source=name)
+    sources = {given.name: {"source": given.name}} if given.name in SOURCES else {}
+    config = validate(table_of(given, **sources), RunConfig)
+    if given.name not in config.datasets:
+        raise UserError(f"unknown data set {shown(given.name)}; {nearest(given.name, {*config.datasets, *SOURCES})}")
+    return config.datasets[given.name]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.errors import of_dataset
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data import candidates, catalog, noise, sequences, storage, views, windows
 from rosepo_bench.data.catalog import Resolved
@@ -40,7 +41,8 @@ class Task:
             inputs["seed"] = config.seed
 
         def compute(folder: Path, work: Path) -> None:
-            storage.save(catalog.load(self.resolved, config), folder)
+            with of_dataset(self.name):
+                storage.save(catalog.load(self.resolved, config), folder)
 
         return Stage(f"{self.name}.data", inputs, (), compute, self._read)
 

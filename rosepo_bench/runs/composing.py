@@ -7,13 +7,15 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from rosepo_bench.base.component import flat
 from rosepo_bench.base.compose import Sections, UnknownSetting, with_sections, with_settings
 from rosepo_bench.base.config import COMPONENTS, PreferenceConfig, RunConfig
 from rosepo_bench.base.configure import validate
-from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.base.errors import UserError, nearest, shown
 from rosepo_bench.base.plugins import Registry, registry
-from rosepo_bench.evaluation.metrics.base import ranking_metric
+from rosepo_bench.evaluation.metrics.base import Predictions, ranking_metric
 from rosepo_bench.evaluation.protocols.base import Protocol
 from rosepo_bench.losses.base import Loss
 from rosepo_bench.preference.samplers.base import Sampler
@@ -21,6 +23,8 @@ from rosepo_bench.preference.smoothings.base import Smoothing
 from rosepo_bench.recommenders.base import Oracle
 from rosepo_bench.runs.methods import Method, Preference, methods
 
+LONGEST_LIST = 10_000
+"""Longer lists of candidates are not looked at for a metric that is constant."""
 KINDS: dict[str, Any] = {
     "losses": Loss, "samplers": Sampler, "smoothings": Smoothing, "oracles": Oracle, "protocols": Protocol
 }  # fmt: skip
@@ -31,7 +35,7 @@ def select(names: list[str]) -> list[str]:
     known = methods()
     for name in names:
         if name not in known.names():
-            raise UserError(f"unknown method {name!r}; {nearest(name, known.names())}")
+            raise UserError(f"unknown method {shown(name)}; {nearest(name, known.names())}")
         if names.count(name) > 1:
             raise UserError(f"method {name!r} is listed twice")
     return names
@@ -53,8 +57,18 @@ def composed(method: Method, config: RunConfig) -> Method:
             raise UserError(f"{where}.{key}: it is a setting of the method's training; write {where}.training.{key}")
     method = with_settings(method, own, f"method.{method.name}", sections)
     if isinstance(method, Preference):
-        training(method, config)
+        _check_dropout(method, config)
     return method
+
+
+def _check_dropout(method: Preference, config: RunConfig) -> None:
+    model = config.model
+    dropped = training(method, config).dropout and model.training == "lora" and model.lora_dropout
+    if dropped and method.loss.of_whole_step:
+        raise UserError(
+            f"method.{method.name}: loss {method.loss.label()!r} looks at a whole step without dropout; set "
+            "preference.dropout = false, or model.lora_dropout = 0"
+        )
 
 
 def training(method: Preference, config: RunConfig) -> PreferenceConfig:
@@ -96,6 +110,25 @@ def check_sections(config: RunConfig) -> None:
             for key in table:
                 if key not in fields:
                     raise UserError(f"{where}.{key}: there is no such setting; {nearest(key, fields)}")
+
+
+def check_metric(name: str, size: int) -> None:
+    """Refuses a validation metric that has one value for every rank in a list of ``size``: nothing is chosen by it."""
+    metric, ranks = ranking_metric(name), np.arange(1, min(size, LONGEST_LIST) + 1)
+    if metric.needs == {"rank"} and np.ptp(metric(Predictions(users=ranks, rank=ranks))) == 0:
+        raise UserError(
+            f"validation.metric = {name!r} is the same for every rank in a list of candidates = {size}, so it cannot "
+            "tell a better model; take another metric or longer lists"
+        )
+
+
+def check_listed(method: Method, config: RunConfig, size: int) -> None:
+    """Refuses more rejected items than a prompt that lists ``size`` candidates has place for."""
+    if isinstance(method, Preference) and config.prompt.candidates and method.rejected >= size:
+        raise UserError(
+            f"method.{method.name}.rejected = {method.rejected}: prompts list candidates = {size}, the chosen item "
+            "among them; raise candidates, or lower rejected"
+        )
 
 
 def is_pattern(name: str) -> bool:

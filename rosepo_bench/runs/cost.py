@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from rosepo_bench.base.config import ModelConfig, PreferenceConfig, RunConfig
 from rosepo_bench.base.failures import read_failures
-from rosepo_bench.data import catalog
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.engine.model.language_model import pretrained_config, pretrained_name
 from rosepo_bench.pipeline.stages import Stage, kind
@@ -19,12 +18,14 @@ from rosepo_bench.recommenders.base import Oracle
 from rosepo_bench.recommenders.sasrec import SASRec
 from rosepo_bench.runs.cells import Cell
 from rosepo_bench.runs.methods import Preference, Recommender
-from rosepo_bench.runs.plan import Places, cells, closure, is_done
+from rosepo_bench.runs.plan import Places, cells, closure, fetched, is_done
+from rosepo_bench.runs.rehearsal import rehearsed
 
 # Floating-point operations a second that two cores of a current x86-64 server reach in training and in scoring of
 # `tiny`. Only the order of magnitude matters: the estimate says minutes or days.
 TRAINING_RATE, SCORING_RATE = 7e10, 9e10
 TITLE_TOKENS = 8
+NOT_FETCHED = "not fetched"
 
 
 @dataclass(frozen=True)
@@ -53,38 +54,43 @@ class _Size:
 def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
     """One row per cell: names, key, state (done, failed, waiting) and estimated seconds of the missing stages. A stage
     that several cells share counts in the first one's estimate. ``measured``: the part of the estimate that is what
-    finished stages of this folder took."""
+    finished stages of this folder took. Nothing is fetched: where a run would fetch the data, ``data`` says so, ``key``
+    is empty and the estimate None."""
     failed = {failure.key for failure in read_failures(places.out)}
     counted: set[str] = set()
-    planned, rows = cells(config, places), []
+    planned, rows = cells(config, replace(places, looking=True)), []
     measured = planned[0].task.stages.measured()
     datasets: dict[str, Dataset] = {}
     for cell in planned:
         name = cell.task.name
+        if not fetched(cell):
+            rows.append(_row(cell, "waiting", None, None) | {"data": NOT_FETCHED, "key": ""})
+            continue
         state = "done" if is_done(cell) else "failed" if cell.key in failed else "waiting"
         missing = [] if state == "done" or cell.broken else _missing(cell, counted)
         if missing and name not in datasets:
-            datasets[name] = _dataset(cell)
-        if missing:
-            cell.check_users(datasets[name])
+            alike = [one for one in planned if one.task is cell.task and not is_done(one, say=False)]
+            datasets[name] = rehearsed(alike)
         known, guessed = 0.0, 0.0
         for stage in missing:
             seconds = measured.get(stage.name)
             known += seconds or 0.0
             guessed += _seconds(kind(stage.name), _Size(cell, datasets[name])) if seconds is None else 0.0
-        rows.append(
-            {
-                "dataset": name,
-                "data": cell.task.resolved.kind,
-                "method": cell.method.name,
-                "seed": cell.task.seed,
-                "key": cell.key,
-                "state": state,
-                "estimated_seconds": round(known + guessed, 1),
-                "measured_seconds": round(known, 1),
-            }
-        )
+        rows.append(_row(cell, state, round(known + guessed, 1), round(known, 1)))
     return rows
+
+
+def _row(cell: Cell, state: str, estimated: float | None, measured: float | None) -> dict[str, Any]:
+    return {
+        "dataset": cell.task.name,
+        "data": cell.task.resolved.kind,
+        "method": cell.method.name,
+        "seed": cell.task.seed,
+        "key": cell.key,
+        "state": state,
+        "estimated_seconds": estimated,
+        "measured_seconds": measured,
+    }
 
 
 def _missing(cell: Cell, counted: set[str]) -> list[Stage[Any]]:
@@ -96,22 +102,16 @@ def _missing(cell: Cell, counted: set[str]) -> list[Stage[Any]]:
 
 def render(rows: list[dict[str, Any]]) -> str:
     """The rows as a table, with their total."""
-    shown = [[*(row[k] for k in ("dataset", "data", "method", "seed")), row["key"][:12], row["state"],
-              f"{row['estimated_seconds']:.0f}"] for row in rows]  # fmt: skip
-    table = tabulate(shown, ["data set", "data", "method", "seed", "key", "state", "about s"], tablefmt="github")
+    lines = [[*(row[k] for k in ("dataset", "data", "method", "seed")), row["key"][:12], row["state"],
+              "?" if row["key"] == "" else f"{row['estimated_seconds']:.0f}"] for row in rows]  # fmt: skip
+    table = tabulate(lines, ["data set", "data", "method", "seed", "key", "state", "about s"], tablefmt="github")
     waiting = sum(row["state"] != "done" for row in rows)
-    total, measured = (sum(row[name] for row in rows) for name in ("estimated_seconds", "measured_seconds"))
+    total, measured = (sum(row[name] or 0 for row in rows) for name in ("estimated_seconds", "measured_seconds"))
     how = f"{measured / total:.0%} of it from what such stages took in this folder" if measured else "a guess"
     time = f", about {total / 60:.0f} minutes ({how}, on two CPU cores)" if total else ""
-    return f"{table}\n\n{waiting} of {len(rows)} cells to do{time}"
-
-
-def _dataset(cell: Cell) -> Dataset:
-    """Read from its stage if that is done; otherwise parsed without writing anything."""
-    task = cell.task
-    if task.stages.done(task.clean_stage):
-        return task.clean_stage.read(task.stages.folder(task.clean_stage))
-    return replace(catalog.load(task.resolved, task.dataset_config), label=task.name)
+    absent = list(dict.fromkeys(row["dataset"] for row in rows if row["data"] == NOT_FETCHED))
+    advice = f", without {', '.join(absent)}: `data fetch NAME`, or the run, fetches what is needed" if absent else ""
+    return f"{table}\n\n{waiting} of {len(rows)} cells to do{time}{advice}"
 
 
 def _seconds(name: str, size: _Size) -> float:
@@ -119,8 +119,8 @@ def _seconds(name: str, size: _Size) -> float:
     costs: dict[str, Callable[[_Size], float]] = {
         "sft": _finetuned,
         "sft-longer": _aligned,
-        "candidates-sum": lambda size: _score(size, size.users),
-        "candidates-mean": lambda size: _score(size, size.users),
+        "candidates-sum": _ranked,
+        "candidates-mean": _ranked,
         "fit": _fit,
         "crossfit": _crossfit,
         "mining": lambda size: _score(size, _pairs(size) / _steps(size)) * _steps(size) ** 0.5,
@@ -168,6 +168,11 @@ def _train(size: _Size, tokens: float) -> float:
 def _score(size: _Size, prompts: float) -> float:
     listed = size.cell.task.dataset_config.candidates * TITLE_TOKENS * 0.7
     return 2 * _parameters(size.cell) * prompts * (size.prompt + listed) / SCORING_RATE
+
+
+def _ranked(size: _Size) -> float:
+    """Without a language model it is too fast to count."""
+    return _score(size, size.users) if size.cell.reads_titles else 0.0
 
 
 def _fit(size: _Size) -> float:

@@ -67,8 +67,8 @@ class Preference(Method):
     loss: Loss = setting(about="the loss, see `ls losses`")
     sampler: Sampler = setting(about="which items are rejected, see `ls samplers`")
     smoothing: Smoothing = setting(Zero(), about="ε of each pair, see `ls smoothings`")
-    rejected: int = setting(1, ge=1, about="rejected items per pair (K)")
-    rounds: int = setting(1, ge=1, about="rounds of preference training")
+    rejected: int = setting(1, ge=1, le=1000, about="rejected items per pair (K)")
+    rounds: int = setting(1, ge=1, le=100, about="rounds of preference training")
     training: Mapping[str, Any] = setting(factory=dict, about="changes of the [preference] section for this method")
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int32, Int64, Shaped
 
 from rosepo_bench.base.component import Component
-from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.errors import UserError, of_dataset
 from rosepo_bench.base.plugins import Kind
 from rosepo_bench.base.seeds import derive, generator
 from rosepo_bench.data.types import Queries
@@ -127,7 +127,15 @@ def _ended(more: Rejected, open: Bool[np.ndarray, "n 1"]) -> Rejected:
 def checked(
     sampler: Sampler, view: TrainView, prompts: Queries, chosen: Int64[np.ndarray, " n"], k: int, seed: int
 ) -> Rejected:
-    """The sampler's draw. UserError names the sampler, and the user and item, where it breaks the contract."""
+    """The sampler's draw. UserError names the data set, the sampler, and the user and item, where it breaks the
+    contract."""
+    with of_dataset(view.label):
+        return _checked(sampler, view, prompts, chosen, k, seed)
+
+
+def _checked(
+    sampler: Sampler, view: TrainView, prompts: Queries, chosen: Int64[np.ndarray, " n"], k: int, seed: int
+) -> Rejected:
     drawn = sampler.draw(view, prompts, chosen, k, seed)
     _check_columns(sampler, drawn, (len(prompts), k))
     for fault, where in _faults(drawn, view, prompts, chosen).items():

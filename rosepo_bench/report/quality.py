@@ -72,7 +72,8 @@ def _table(comparison: Comparison, names: list[str], *, absent: bool) -> Table:
         else:
             word = "failed" if any(failure.reason for failure in comparison.absent[name]) else "missing"
             rows.append([name, "0", word, *[Cell()] * (len(names) - 1)])
-    return Table.of(["method", "seeds", *(name.upper() for name in names or ["result"])], rows, left=["method"])
+    header = [name.upper() for name in names] or ["result"]
+    return Table.of(["method", "seeds", *header], rows, left=["method"])
 
 
 def weak(comparison: Comparison) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from pathlib import Path
@@ -113,6 +114,37 @@ def test_divergence_is_an_error_with_the_step() -> None:
     )
     with pytest.raises(UserError, match=said):
         fit(model, backward, SCHEDULE, Work(0, "toy"))
+    own = r"lower sft.lr \(0.01\) or sft.clip \(1\), or raise sft.warmup \(0.1\)"
+    with pytest.raises(UserError, match=own):
+        fit(model, backward, SCHEDULE, Work(0, "toy", settings="sft"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "gradients", "refused"),
+    [
+        ([2.0, 3.0, 9.0, 9.0], [1.0, 1.0, 0.0, 0.0], True),
+        ([2.0, 3.0, 9.0, 9.0], [1.0, 0.0, 0.0, 1.0], False),  # it has come back
+        ([2.0, 3.0, 9.0, 1.0], [1.0, 1.0, 1.0, 0.0], False),  # a hinge loss may reach its minimum
+        ([2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0], False),  # at ε = 0.5 there is no gradient from the start
+    ],
+)
+def test_a_loss_that_ends_above_its_start_without_a_gradient_has_diverged(
+    losses: list[float], gradients: list[float], refused: bool
+) -> None:
+    """All numbers are finite where a huge step has thrown the weights into saturation."""
+    layer = nn.Linear(1, 1, bias=False)
+
+    def backward(step: int) -> dict[str, float]:
+        layer.weight.grad = torch.full((1, 1), gradients[step])
+        return {"loss": losses[step]}
+
+    said = (
+        r"toy: the gradient is 0 since step 2 \(of 4, counted from 0\), where the learning rate is 0.75, and the loss "
+        r"has risen from 2 to 9\. Training has diverged .* lower lr \(1\)"
+    )
+    schedule = Schedule(4, lr=1.0, warmup=0.0)
+    with pytest.raises(UserError, match=said) if refused else contextlib.nullcontext():
+        fit(layer, backward, schedule, Work(0, "toy"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ beside the checkpoint, and thinned in the record."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,9 @@ class Curves:
         for name, values in self.columns.items():
             found[name] = [float(np.mean(values[a:b])) for a, b in itertools.pairwise(ends)]
         return found
+
+
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """Means over the first and over the last tenth of the steps; NaN without a step."""
+    tenth = max(1, len(values) // 10)
+    return (sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth) if values else (math.nan, math.nan)

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_released_part_of_a_held_block_ends_at_once(when: str) -> None:
         finally:
             done.append("tidied up")
     assert done == (["held", "tidied up"] if when == "before" else ["tidied up"])
+
+
+def test_a_signal_that_comes_where_python_drops_what_is_raised_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Tidy:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with ended() as done:
+        Tidy()
+        for _ in range(500):
+            time.sleep(0.01)
+        done.append("never")
+    assert not done
+    assert capsys.readouterr().err == ""
 
 
 def test_another_thread_changes_nothing() -> None:

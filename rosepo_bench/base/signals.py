@@ -7,11 +7,13 @@ of a :func:`held` block. A second one ends the process on the spot.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,6 +23,7 @@ _WAITING = b"\nending after this step; the same signal again ends at once\n"
 _arrived = 0  # the first signal's number
 _when = 0.0
 _held = False
+_lost = False  # Ended was raised where Python drops what is raised
 
 
 class Ended(KeyboardInterrupt):
@@ -42,18 +45,21 @@ def check() -> None:
 def caught() -> Iterator[None]:
     """Within the block the signals raise Ended. Those that the caller ignores (``nohup``) stay ignored. In another than
     the main thread, which alone receives signals, nothing changes."""
-    global _arrived
+    global _arrived, _lost
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _arrived = 0
+    _arrived, _lost = 0, False
     before = {number: signal.getsignal(number) for number in ENDING}
     ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_dropped, hook)
     try:
         for number in ours:
             signal.signal(number, _arrive)
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in ours.items():
             signal.signal(number, handler)
 
@@ -86,9 +92,11 @@ def _holding(value: bool) -> Iterator[None]:
 
 
 def _arrive(number: int, frame: FrameType | None) -> None:
-    global _arrived, _when
-    if not _arrived:
-        _arrived, _when = number, time.monotonic()
+    global _arrived, _when, _lost
+    if _lost or not _arrived:
+        if not _arrived:
+            _arrived, _when = number, time.monotonic()
+        _lost = False
         if not _held:
             raise Ended
         with contextlib.suppress(OSError):
@@ -96,3 +104,13 @@ def _arrive(number: int, frame: FrameType | None) -> None:
     elif time.monotonic() - _when > ONE:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _dropped(hook: Callable[[sys.UnraisableHookArgs], object], what: sys.UnraisableHookArgs) -> None:
+    """Called where Python drops what is raised, such as in a ``__del__``: the signal comes again in a moment."""
+    global _lost
+    if isinstance(what.exc_value, Ended):
+        _lost = True
+        threading.Timer(0.01, os.kill, (os.getpid(), _arrived)).start()
+    else:
+        hook(what)

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from rosepo_bench.base import signals
+from rosepo_bench.base import lease, signals
 from rosepo_bench.base.work import Work
 from rosepo_bench.engine.training.loop import FitReport, Schedule, Validation, fit
 
@@ -82,6 +83,21 @@ def test_a_signal_that_comes_where_python_drops_what_is_raised_is_not_lost(capsy
     assert capsys.readouterr().err == ""
 
 
+def test_ended_is_raised_once_and_not_by_what_tidies_up_or_comes_later() -> None:
+    with ended() as done:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            with signals.held():
+                done.append("tidying")
+            done.append("tidied up")
+    assert done == ["tidying", "tidied up"]
+    with signals.held():
+        pass
+    signals.check()
+    assert signals.arrived() == signal.SIGTERM
+
+
 def test_another_thread_changes_nothing() -> None:
     before = signal.getsignal(signal.SIGTERM)
     found: list[bool] = []
@@ -94,6 +110,37 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert found == [True]
+
+
+@pytest.mark.parametrize("place", ["_create", "attempt", "release"])
+def test_a_signal_while_a_lease_is_taken_or_given_back_leaves_no_file(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of these: the file is there, or is about to go."""
+    path = tmp_path / "one"
+    original = lease._same if place == "release" else getattr(lease.Lease, place)
+
+    def struck(*given: Any) -> Any:
+        found = original(*given)
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(*((lease, "_same") if place == "release" else (lease.Lease, place)), struck)
+    with ended() as done, lease.Lease(path, "this"):
+        done.append("held")
+    assert done == (["held"] if place == "release" else [])
+    assert not path.exists()
+
+
+def test_a_wait_for_a_lease_ends_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    with lease.Lease(path, "this"):
+        threading.Timer(0.3, signal.raise_signal, (signal.SIGTERM,)).start()
+        began = time.monotonic()
+        with ended(), lease.Lease(path, "this"):
+            pass
+        assert time.monotonic() - began < 5
+        assert path.exists(), "the other's"
 
 
 class Trial:

@@ -20,10 +20,12 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE = 0.2  # seconds within which several signals count as one: `timeout` and shells send theirs twice
 _WAITING = b"\nending after this step; the same signal again ends at once\n"
 
+_catching = False
+_held = False
 _arrived = 0  # the first signal's number
 _when = 0.0
-_held = False
-_lost = False  # Ended was raised where Python drops what is raised
+_pending = False  # it has arrived, and Ended was not raised yet
+_again = False  # Ended was raised where Python drops what is raised; the signal comes again
 
 
 class Ended(KeyboardInterrupt):
@@ -37,19 +39,19 @@ def arrived() -> int:
 
 def check() -> None:
     """Raises Ended if a signal has arrived, within a :func:`held` block too: a point at which nothing is lost."""
-    if _arrived:
-        raise Ended
+    if _catching and _arrived:
+        _end()
 
 
 @contextlib.contextmanager
 def caught() -> Iterator[None]:
     """Within the block the signals raise Ended. Those that the caller ignores (``nohup``) stay ignored. In another than
     the main thread, which alone receives signals, nothing changes."""
-    global _arrived, _lost
+    global _arrived, _pending, _again, _catching
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _arrived, _lost = 0, False
+    _arrived, _pending, _again, _catching = 0, False, False, True
     before = {number: signal.getsignal(number) for number in ENDING}
     ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     hook = sys.unraisablehook
@@ -59,6 +61,7 @@ def caught() -> Iterator[None]:
             signal.signal(number, _arrive)
         yield
     finally:
+        _catching = False
         sys.unraisablehook = hook
         for number, handler in ours.items():
             signal.signal(number, handler)
@@ -69,8 +72,8 @@ def held() -> Iterator[None]:
     """A signal that arrives within the block raises Ended at its end."""
     with _holding(True):
         yield
-    if not _held:
-        check()
+    if _catching and _pending and not _held:
+        _end()
 
 
 @contextlib.contextmanager
@@ -91,26 +94,33 @@ def _holding(value: bool) -> Iterator[None]:
         _held = before
 
 
+def _end() -> None:
+    global _pending
+    _pending = False
+    raise Ended
+
+
 def _arrive(number: int, frame: FrameType | None) -> None:
-    global _arrived, _when, _lost
-    if _lost or not _arrived:
-        if not _arrived:
-            _arrived, _when = number, time.monotonic()
-        _lost = False
-        if not _held:
-            raise Ended
-        with contextlib.suppress(OSError):
-            os.write(2, _WAITING)  # not print: the handler may have interrupted one
+    global _arrived, _when, _pending, _again
+    if not _arrived:
+        _arrived, _when, _pending = number, time.monotonic(), True
+        if _held:
+            with contextlib.suppress(OSError):
+                os.write(2, _WAITING)  # not print: the handler may have interrupted one
+    elif _again:
+        _again = False
     elif time.monotonic() - _when > ONE:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+    if _pending and not _held:
+        _end()
 
 
 def _dropped(hook: Callable[[sys.UnraisableHookArgs], object], what: sys.UnraisableHookArgs) -> None:
     """Called where Python drops what is raised, such as in a ``__del__``: the signal comes again in a moment."""
-    global _lost
+    global _pending, _again
     if isinstance(what.exc_value, Ended):
-        _lost = True
+        _pending = _again = True
         threading.Timer(0.01, os.kill, (os.getpid(), _arrived)).start()
     else:
         hook(what)

@@ -12,6 +12,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -79,6 +80,7 @@ class Victim:
             return False
         assert self.process.returncode == STATUS[number], f"{self.process.returncode}\n{shown}\n{said}"
         tally.kills[number.name] += 1
+        print(f"{tally.kills.total()}: {number.name} in {self.out.name}", file=sys.stderr, flush=True)
         if number != signal.SIGKILL:
             tally.slowest = max(tally.slowest, time.monotonic() - began)
             assert "the same command resumes from here" in said, said

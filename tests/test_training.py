@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rosepo_bench.base import progress
+from rosepo_bench.base import progress, store
 from rosepo_bench.base.config import PreferenceConfig, SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
@@ -90,6 +92,59 @@ def test_a_resumption_says_when_the_number_of_threads_is_another(
     with progress.shown():
         train(network(), tmp_path)
     assert ("began with 1 threads, goes on with 3" in capsys.readouterr().out) == (threads == 3)
+
+
+def damage(folder: Path, what: str) -> None:
+    """Of a checkpoint in ``folder``."""
+    path, curves = folder / "checkpoint.safetensors", folder / "curves.npz"
+    if what == "no curves":
+        curves.unlink()
+        return
+    if what == "short curves":
+        store.write_npz(curves, loss=np.ones(3), gradient_norm=np.ones(3), lr=np.ones(3))
+        return
+    if what == "half a file":
+        path.write_bytes(path.read_bytes()[:500])
+        return
+    with safe_open(path, framework="pt") as file:
+        tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+    if what == "no moment":
+        del tensors["exp_avg.0.bias"]
+    elif what == "another shape":
+        tensors["weight.3.bias"] = torch.ones(2)
+    elif what == "no random state":
+        del tensors["rng"]
+    elif what == "no step":
+        del facts["step"], facts["seconds"], facts["validation"]
+    else:
+        facts["stp"] = 3
+    save_file(tensors, path, metadata={"state": json.dumps(facts)})
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("no curves", "short curves", "half a file", "no moment", "another shape", "no random state", "no step"),
+        "an unknown fact",
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_training_starts_over(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of it is taken over: the weights are those of an uninterrupted run."""
+    straight, again = network(), network()
+    whole = train(straight)
+    with pytest.raises(KilledError):
+        train(network(), tmp_path, dies_at=11)
+    damage(tmp_path, what)
+    with progress.shown():
+        found = train(again, tmp_path)
+    said = capsys.readouterr().out
+    assert "  toy: starts over, as its checkpoint cannot be used: " in said
+    assert str(tmp_path) in said
+    for one, two in zip(straight.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert found.curves == whole.curves
 
 
 def test_training_lowers_the_loss_and_leaves_frozen_weights() -> None:

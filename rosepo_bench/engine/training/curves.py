@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rosepo_bench.base import store
+from rosepo_bench.base.errors import UserError
 
 POINTS = 200
 
@@ -35,10 +36,14 @@ class Curves:
         store.write_npz(self.path, **{name: np.array(values) for name, values in self.columns.items()})
 
     def restore(self, steps: int) -> None:
-        """Reads the numbers of the first ``steps`` steps; what was written after the checkpoint is dropped."""
-        if self.path is not None and self.path.exists():
-            found = store.read_npz(self.path)
-            self.columns = {name: values[:steps].tolist() for name, values in found.items()}
+        """Reads the numbers of the first ``steps`` steps; what was written after the checkpoint is dropped. UserError:
+        the file is missing, broken or shorter."""
+        if self.path is None or not steps:
+            return
+        found = store.read_npz(self.path)
+        if not found or any(values.ndim != 1 or len(values) < steps for values in found.values()):
+            raise UserError(f"{self.path}: does not hold the curves of {steps} steps")
+        self.columns = {name: values[:steps].tolist() for name, values in found.items()}
 
     def thinned(self) -> dict[str, list[float]]:
         """At most ``POINTS`` points: means over equal stretches of the training; ``step`` is the last one of each

@@ -142,17 +142,29 @@ class _Run:
         self.points = validation.points(schedule.steps) if validation else set()
 
     def restore(self) -> None:
-        """Goes on from the checkpoint, if there is one."""
+        """Goes on from the checkpoint, if there is one that can be used."""
         torch.manual_seed(self.work.seed)
         path = self.work.checkpoint
         if path is None or not path.exists():
             return
-        facts, self.best = checkpoint.restore(path, self.trained, self.optimizer)
-        self.state.memory.update(facts.pop("memory"))
-        facts["validation"] = [(int(step), value) for step, value in facts["validation"]]
-        self.state = _State(**facts, memory=self.state.memory)
-        self.curves.restore(self.state.step)
-        progress.say(f"  {self.work.label}: goes on at step {self.state.step} of {self.schedule.steps}")
+        try:
+            facts, kept = checkpoint.read(path, self.trained)
+            threads, memory = facts.pop("threads"), facts.pop("memory")
+            facts["validation"] = [(int(step), float(value)) for step, value in facts["validation"]]
+            state = _State(**facts, memory=self.state.memory)
+            self.curves.restore(state.step)
+        except (checkpoint.BrokenError, UserError, KeyError, TypeError, ValueError) as error:
+            progress.say(f"  {self.work.label}: starts over, as its checkpoint cannot be used: {error} ({path.parent})")
+            return
+        self.best = checkpoint.put_back(kept, self.trained, self.optimizer)
+        self.state = state
+        self.state.memory.update(memory)
+        progress.say(f"  {self.work.label}: goes on at step {state.step} of {self.schedule.steps}")
+        if threads != torch.get_num_threads():
+            progress.say(
+                f"  {self.work.label}: began with {threads} threads, goes on with {torch.get_num_threads()}: sums may "
+                "differ in their last digits from an uninterrupted run"
+            )
 
     def train(self, backward: Callable[[int], Mapping[str, float]]) -> None:
         """All steps that are left."""

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality ranking trees losses mutants sanitize engine-alone imports lint build clean check \
+.PHONY: demo test bench gpu compare errors equality ranking trees losses mutants kills sanitize engine-alone imports lint build clean check \
 	force
 .DEFAULT_GOAL := build
 
@@ -69,6 +69,11 @@ losses: build
 # hour; ARGS="--sample 90" takes a seeded sample of about 90 seconds, ARGS=--list names them.
 mutants: build
 	$(BIN) tests/mutants/run_mutants.py $(ARGS)
+
+# Fifty kills of runs at random moments, each folder compared with an uninterrupted run: results/kills.md. Takes ten
+# minutes; ARGS="--kills 10" takes two, ARGS="--seed 1" draws other moments.
+kills: build
+	$(BIN) tests/kills.py $(ARGS) > results/kills.md
 
 # The operators' tests on a library of its own, compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: build

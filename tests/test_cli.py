@@ -135,15 +135,3 @@ def test_only_a_run_goes_on_from_where_it_was_interrupted(
         monkeypatch.setattr(command, "run", interrupt)
     assert cli.main(line) == 130
     assert capsys.readouterr().err == said
-
-
-@pytest.mark.parametrize(("line", "status"), [(["run", "--all"], 3), (["bench"], 3), (["ls", "methods"], 0)])
-def test_a_reader_that_leaves_ends_work_that_is_then_incomplete(
-    line: list[str], status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(_: object) -> int:
-        raise BrokenPipeError
-
-    for command in cli.COMMANDS:
-        monkeypatch.setattr(command, "run", gone)
-    assert cli.main(line) == status

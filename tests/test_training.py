@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rosepo_bench.base import progress
+from rosepo_bench.base import progress, store
 from rosepo_bench.base.config import PreferenceConfig, SFTConfig
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
@@ -91,6 +95,52 @@ def test_a_resumption_says_when_the_number_of_threads_is_another(
     assert ("began with 1 threads, goes on with 3" in capsys.readouterr().out) == (threads == 3)
 
 
+def damage(folder: Path, what: str) -> None:
+    """Of a checkpoint in ``folder``."""
+    path, curves = folder / "checkpoint.safetensors", folder / "curves.npz"
+    if what == "no curves":
+        curves.unlink()
+        return
+    if what == "short curves":
+        store.write_npz(curves, loss=np.ones(3), gradient_norm=np.ones(3), lr=np.ones(3))
+        return
+    if what == "half a file":
+        path.write_bytes(path.read_bytes()[:500])
+        return
+    with safe_open(path, framework="pt") as file:
+        tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+    if what == "no moment":
+        del tensors["exp_avg.0.bias"]
+    elif what == "another shape":
+        tensors["weight.3.bias"] = torch.ones(2)
+    elif what == "no random state":
+        del tensors["rng"]
+    elif what == "no step":
+        del facts["step"], facts["seconds"], facts["validation"]
+    else:
+        facts["stp"] = 3
+    save_file(tensors, path, metadata={"state": json.dumps(facts)})
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("no curves", "short curves", "half a file", "no moment", "another shape", "no random state", "no step"),
+        "an unknown fact",
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_nothing_of_it_is_put_back(what: str, tmp_path: Path) -> None:
+    """Its stage then starts over: tests/engine/test_damaged_checkpoint.py."""
+    fresh, again = network(), network()
+    with pytest.raises(KilledError):
+        train(network(), tmp_path, dies_at=11)
+    damage(tmp_path, what)
+    with pytest.raises(store.DamagedError, match=re.escape(str(tmp_path))):
+        train(again, tmp_path)
+    for one, two in zip(fresh.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_training_lowers_the_loss_and_leaves_frozen_weights() -> None:
     model = network()
     model[0].weight.requires_grad_(False)
@@ -113,6 +163,37 @@ def test_divergence_is_an_error_with_the_step() -> None:
     )
     with pytest.raises(UserError, match=said):
         fit(model, backward, SCHEDULE, Work(0, "toy"))
+    own = r"lower sft.lr \(0.01\) or sft.clip \(1\), or raise sft.warmup \(0.1\)"
+    with pytest.raises(UserError, match=own):
+        fit(model, backward, SCHEDULE, Work(0, "toy", settings="sft"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "gradients", "refused"),
+    [
+        ([2.0, 3.0, 9.0, 9.0], [1.0, 1.0, 0.0, 0.0], True),
+        ([2.0, 3.0, 9.0, 9.0], [1.0, 0.0, 0.0, 1.0], False),  # it has come back
+        ([2.0, 3.0, 9.0, 1.0], [1.0, 1.0, 1.0, 0.0], False),  # a hinge loss may reach its minimum
+        ([2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0], False),  # at ε = 0.5 there is no gradient from the start
+    ],
+)
+def test_a_loss_that_ends_above_its_start_without_a_gradient_has_diverged(
+    losses: list[float], gradients: list[float], refused: bool
+) -> None:
+    """All numbers are finite where a huge step has thrown the weights into saturation."""
+    layer = nn.Linear(1, 1, bias=False)
+
+    def backward(step: int) -> dict[str, float]:
+        layer.weight.grad = torch.full((1, 1), gradients[step])
+        return {"loss": losses[step]}
+
+    said = (
+        r"toy: the gradient is 0 since step 2 \(of 4, counted from 0\), where the learning rate is 0.75, and the loss "
+        r"has risen from 2 to 9\. Training has diverged .* lower lr \(1\)"
+    )
+    schedule = Schedule(4, lr=1.0, warmup=0.0)
+    with pytest.raises(UserError, match=said) if refused else contextlib.nullcontext():
+        fit(layer, backward, schedule, Work(0, "toy"))
 
 
 @pytest.mark.parametrize(

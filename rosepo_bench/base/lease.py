@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from rosepo_bench.base import progress
+from rosepo_bench.base import progress, signals
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.store import explained, plain_file
 
@@ -39,20 +39,30 @@ class Lease:
         self._seen: tuple[int, float] = (-1, 0.0)  # time of the last refresh, and when we first saw it
 
     def __enter__(self) -> Lease:
-        pause, told = _POLLS[0], ""
-        while not self.attempt():
-            holder = describe(self.path)
-            if holder and holder != told:
-                progress.say(f"  waiting for {self.what}: {holder}")
-                told = holder
-            time.sleep(pause)
-            pause = min(1.5 * pause, _POLLS[1])
+        try:
+            with signals.held():  # but while it waits
+                self._wait()
+        except signals.Ended:
+            if self._file is not None:
+                self.release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+    def _wait(self) -> None:
+        pause, told = _POLLS[0], ""
+        while not self.attempt():
+            with signals.released():
+                holder = describe(self.path)
+                if holder and holder != told:
+                    progress.say(f"  waiting for {self.what}: {holder}")
+                    told = holder
+                time.sleep(pause)
+            pause = min(1.5 * pause, _POLLS[1])
 
     def attempt(self) -> bool:
         """Takes the lease if nobody holds it; returns whether it did. UserError: what stands there is no lease."""
@@ -71,11 +81,12 @@ class Lease:
     def release(self) -> None:
         """Gives the lease back; another's lease, which replaced ours while this process slept, stays."""
         assert self._file is not None, "released without being taken"
-        self._stop.set()
-        if _same(self.path, self._file):
-            self.path.unlink(missing_ok=True)
-        self._file.close()
-        self._file = None
+        with signals.held():
+            self._stop.set()
+            if _same(self.path, self._file):
+                self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
 
     def _create(self) -> IO[str] | None:
         """Makes and locks the file; None where one is there already. Unlocked it has no text and counts as alive."""

@@ -65,7 +65,9 @@ class Bars:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             transient=True,
+            auto_refresh=False,  # by a thread of its own, whose errors nobody could answer
         )
+        self.drawn = 0.0
         self.tasks: dict[str, tuple[TaskID, float, int]] = {}
 
     def say(self, text: str) -> None:
@@ -80,6 +82,9 @@ class Bars:
         self.progress.update(number, completed=done, rate=f"{rate:.1f}/s")
         if done >= total:
             self.progress.remove_task(self.tasks.pop(label)[0])
+        if done >= total or time.monotonic() - self.drawn >= 0.1:
+            self.progress.refresh()
+            self.drawn = time.monotonic()
 
 
 _current: Reporter = Silent()

@@ -9,12 +9,14 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Work:
     """The seed of a training's draws, the ``label`` of its progress and messages, and the ``folder`` that holds its
-    checkpoint, written every ``checkpoint_seconds`` seconds. Without a folder an interrupted training starts over."""
+    checkpoint, written every ``checkpoint_seconds`` seconds. Without a folder an interrupted training starts over.
+    ``settings``: where a user sets its learning rate, such as ``sft``; messages name ``sft.lr`` then."""
 
     seed: int
     label: str = "train"
     folder: Path | None = None
     checkpoint_seconds: float = 15.0
+    settings: str = ""
 
     @property
     def checkpoint(self) -> Path | None:

@@ -62,6 +62,7 @@ def aligned(smoothed: Smoothed, loss: Loss, name: str, round: int = 1) -> Stage[
                     label,
                     work,
                     task.config.checkpoint_seconds,
+                    f"method.{name}.training",
                 ),
                 validation=watched(language, model, settings, pairing.rule, label),
             )

@@ -49,7 +49,7 @@ class Finetuning:
         config, task = self.task.config.sft, self.task
 
         def compute(folder: Path, work: Path) -> None:
-            self._train(self.language.create(), config, "sft", folder, work)
+            self._train(self.language.create(), config, "sft", "sft", folder, work)
 
         inputs = {
             **self.language.inputs,
@@ -72,14 +72,17 @@ class Finetuning:
             model, wanted = self.language.create(task.stages.get(self.sft).weights), task.stages.get(budget)
             batch = max(1, round(wanted.tokens / wanted.steps / self._response_tokens(model)))
             own = settings.model_copy(update={"steps": wanted.steps, "batch": batch})
-            self._train(model, own, "sft-longer", folder, work)
+            self._train(model, own, "sft-longer", "preference", folder, work)
 
         inputs = {"settings": settings.model_dump(), **watched_inputs(task, settings, self.rule)}
         parents: tuple[Stage[Any], ...] = (self.sft, budget, *watched_parents(task, settings))
         code = watching_code(task) if settings.evaluations else ()
         return Stage(f"{task.name}.sft-longer", inputs, parents, compute, read_trained, code)
 
-    def _train(self, model: LanguageModel, settings: SFTConfig, name: str, folder: Path, work: Path) -> None:
+    def _train(
+        self, model: LanguageModel, settings: SFTConfig, name: str, section: str, folder: Path, work: Path
+    ) -> None:
+        """``section``: of the configuration, that holds the optimizer's settings."""
         config, task, meter = self.task.config, self.task, Meter()
         label = f"{task.name} {name}"
         with PeakMemory(model.device) as memory:
@@ -92,7 +95,7 @@ class Finetuning:
                 first=self._first,
                 meter=meter,
                 batch_tokens=config.batch_tokens,
-                work=Work(derive(task.seed, name), label, work, config.checkpoint_seconds),
+                work=Work(derive(task.seed, name), label, work, config.checkpoint_seconds, section),
                 validation=watched(self.language, model, settings, self.rule, label),
             )
         model.save(folder / "weights.safetensors")

@@ -68,4 +68,5 @@ class Fits:
 
     def _work(self, oracle: Oracle, seed: int, folder: Path) -> Work:
         config = self.task.config
-        return Work(seed, f"{self.task.name} {oracle.name}", folder, config.checkpoint_seconds)
+        label = f"{self.task.name} {oracle.name}"
+        return Work(seed, label, folder, config.checkpoint_seconds, f"oracles.{oracle.name}")

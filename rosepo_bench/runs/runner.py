@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from rosepo_bench.base import progress, records
+from rosepo_bench.base import progress, records, signals
 from rosepo_bench.base.config import RunConfig
+from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.failures import (
     Failure,
     StoppedError,
@@ -25,6 +26,7 @@ from rosepo_bench.base.failures import (
     write_failure,
 )
 from rosepo_bench.base.lease import Lease
+from rosepo_bench.pipeline.stages import StageFailedError
 from rosepo_bench.report import tables
 from rosepo_bench.report.render import markdown
 from rosepo_bench.runs import record
@@ -92,19 +94,21 @@ def _run_dataset(group: list[Cell], unfinished: list[Cell], planned: list[Cell])
 
 def _run_free(rest: list[Cell], planned: list[Cell]) -> list[Cell]:
     """Runs the cells that nobody else computes now; returns the others."""
-    held = []
+    elsewhere = []
     for cell in rest:
         lease = _lease(cell)
-        if not lease.attempt():
-            held.append(cell)
-            continue
-        try:
-            if not is_done(cell, say=False):  # another process may have finished it meanwhile
-                _run_cell(cell)
-                _evict(cell, planned)
-        finally:
-            lease.release()
-    return held
+        with signals.held():  # but while the cell runs: no signal comes between taking the lease and giving it back
+            if not lease.attempt():
+                elsewhere.append(cell)
+                continue
+            try:
+                if not is_done(cell, say=False):  # another process may have finished it meanwhile
+                    with signals.released():
+                        _run_cell(cell)
+                    _evict(cell, planned)
+            finally:
+                lease.release()
+    return elsewhere
 
 
 def _lease(cell: Cell) -> Lease:
@@ -123,12 +127,11 @@ def _run_cell(cell: Cell) -> None:
     began, out = time.monotonic(), cell.task.stages.out
     try:
         record.run(cell)
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        signals.check()  # it may be what a library made of the signal
         reason = f"{type(error).__name__}: {error}{_advice(error)}"
         log = write_failure(out, record.failure(cell, reason, traceback.format_exc()))
-        progress.say(f"  FAILED {cell.name}: {reason}\n  traceback in {log}")
+        progress.say(f"  FAILED {cell.name}: {reason}\n  traceback in {log}{_blame(error)}")
         if lacking(error) is not None:
             raise
         _check_gpu(error)
@@ -142,6 +145,13 @@ def _advice(error: Exception) -> str:
     if not isinstance(error, torch.OutOfMemoryError):
         return ""
     return "; lower batch_tokens or scoring.batch_tokens, or set model.checkpointing=true"
+
+
+def _blame(error: Exception) -> str:
+    """What to do with an error that is nobody's input and no lack of the machine."""
+    if isinstance(error, UserError | StageFailedError | OSError | MemoryError | torch.OutOfMemoryError):
+        return ""
+    return "\n  this is a bug in rosepo_bench or in the method: please report it and attach that file"
 
 
 def _check_gpu(error: Exception) -> None:

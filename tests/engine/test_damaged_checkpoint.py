@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from rosepo_bench.base import store
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
-from rosepo_bench.engine.training.loop import FitReport, Schedule, fit
+from rosepo_bench.engine.training.loop import FitReport, fit
+from rosepo_bench.engine.training.schedule import Schedule
 from rosepo_bench.pipeline.stages import Stage, Stages
 
 STEPS = 6

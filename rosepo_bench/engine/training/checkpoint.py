@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from rosepo_bench.base import progress, store
+from rosepo_bench.base import store
 
 Weights = Mapping[str, nn.Parameter]
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save(
@@ -40,44 +41,22 @@ def save(
     store.write_bytes(path, serialised(tensors, metadata={"state": state, "sha256": _digest(tensors, state)}))
 
 
-def restore(path: Path, trained: Weights, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Puts weights, moments and random state back; returns the facts and the best weights. DamagedError, before
-    anything is put back: the file is not as it was written."""
-    kept, facts = _read(path)
-    for name, parameter in trained.items():
-        with torch.no_grad():
-            parameter.copy_(kept[f"weight.{name}"])
-        if f"step.{name}" not in kept:  # it has never had a gradient
-            continue
-        optimizer.state[parameter] = {
-            "step": kept[f"step.{name}"],
-            "exp_avg": kept[f"exp_avg.{name}"].to(parameter.device),
-            "exp_avg_sq": kept[f"exp_avg_sq.{name}"].to(parameter.device),
-        }
-    best = {name: kept[f"best.{name}"] for name in trained if f"best.{name}" in kept}
-    torch.set_rng_state(kept["rng"])
-    if "rng.cuda" in kept and torch.cuda.is_available():
-        torch.cuda.set_rng_state(kept["rng.cuda"])
-    if (began := facts.pop("threads")) != torch.get_num_threads():
-        progress.say(
-            f"  {path.parent.name}: began with {began} threads, goes on with {torch.get_num_threads()}: sums may "
-            "differ in their last digits from an uninterrupted run"
-        )
-    return facts, best
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the facts of a file."""
+def read(path: Path, trained: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The facts that were saved, with ``threads``, and all tensors. DamagedError: the file is not as it was written, or
+    of a training of other weights."""
     try:
         with store.explained(path):
             os.close(store.plain_file(path, os.O_RDONLY))
             with safe_open(path, framework="pt") as file:
-                tensors, told = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+                kept, told = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
     except SafetensorError as error:
         raise store.DamagedError(f"{path}: not a whole checkpoint ({error}); delete it and run again") from None
-    if told.get("sha256") != _digest(tensors, told.get("state", "")):
+    if told.get("sha256") != _digest(kept, told.get("state", "")):
         raise store.DamagedError(f"{path}: not as it was written, its sha256 differs; delete it and run again")
-    return tensors, json.loads(told["state"])
+    for name, parameter in trained.items():
+        if f"weight.{name}" not in kept or kept[f"weight.{name}"].shape != parameter.shape:
+            raise store.DamagedError(f"{path}: of a training of other weights; delete it and run again")
+    return json.loads(told["state"]), kept
 
 
 def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
@@ -86,3 +65,17 @@ def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def put_back(kept: Mapping[str, Tensor], trained: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Puts weights, moments and random state back; returns the best weights."""
+    for name, parameter in trained.items():
+        with torch.no_grad():
+            parameter.copy_(kept[f"weight.{name}"])
+        if f"step.{name}" in kept:  # else it has never had a gradient
+            moments = {key: kept[f"{key}.{name}"].to(parameter.device) for key in MOMENTS}
+            optimizer.state[parameter] = {"step": kept[f"step.{name}"], **moments}
+    torch.set_rng_state(kept["rng"])
+    if "rng.cuda" in kept and torch.cuda.is_available():
+        torch.cuda.set_rng_state(kept["rng.cuda"])
+    return {name: kept[f"best.{name}"] for name in trained if f"best.{name}" in kept}

@@ -4,7 +4,8 @@ beside the checkpoint, and thinned in the record."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,11 @@ class Curves:
     def restore(self, steps: int) -> None:
         """Reads the numbers of the first ``steps`` steps; what was written after the checkpoint is dropped.
         DamagedError: the file does not hold them."""
-        if self.path is not None:
+        if self.path is not None and steps:
             found = store.read_npz(self.path)
-            if any(values.ndim != 1 or len(values) < steps or values.dtype != float for values in found.values()):
+            if not found or any(
+                values.ndim != 1 or len(values) < steps or values.dtype != float for values in found.values()
+            ):
                 raise store.DamagedError(f"{self.path}: not the curves of {steps} steps; delete it and run again")
             self.columns = {name: values[:steps].tolist() for name, values in found.items()}
 
@@ -51,3 +54,9 @@ class Curves:
         for name, values in self.columns.items():
             found[name] = [float(np.mean(values[a:b])) for a, b in itertools.pairwise(ends)]
         return found
+
+
+def ends(values: Sequence[float]) -> tuple[float, float]:
+    """Means over the first and over the last tenth of the steps; NaN without a step."""
+    tenth = max(1, len(values) // 10)
+    return (sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth) if values else (math.nan, math.nan)

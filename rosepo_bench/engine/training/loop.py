@@ -1,5 +1,5 @@
-"""The training loop: AdamW, a learning rate with warm-up, early stopping, and checkpoints from which a killed run
-resumes exactly."""
+"""The training loop: AdamW under a schedule, early stopping, and checkpoints from which a killed run resumes
+exactly."""
 
 from __future__ import annotations
 
@@ -8,71 +8,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from rosepo_bench.base import progress
+from rosepo_bench.base import progress, signals
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.work import Work
-from rosepo_bench.engine.training import checkpoint
+from rosepo_bench.engine.training import checkpoint, diverging
 from rosepo_bench.engine.training.checkpoint import Weights
-from rosepo_bench.engine.training.curves import Curves
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """The optimizer's settings, as sections of the configuration and components have them."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-    @property
-    def schedule(self) -> Literal["cosine", "linear", "constant"]: ...
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """``steps`` optimizer steps of AdamW. The learning rate rises linearly to ``lr`` over the share ``warmup`` of them;
-    then it decays to 0 along half a cosine or a line, or stays constant (``kind``). Gradients are clipped to
-    the norm ``clip``."""
-
-    steps: int
-    lr: float
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
-
-    @classmethod
-    def of(cls, config: Trained, steps: int) -> Schedule:
-        """The schedule of ``steps`` optimizer steps with the settings of one section of the configuration."""
-        return cls(
-            steps, config.lr, config.warmup, config.weight_decay, config.clip, config.betas, kind=config.schedule
-        )
-
-    def rate(self, step: int) -> float:
-        """Learning rate of optimizer step ``step``, counted from 0."""
-        rising = max(1, round(self.warmup * self.steps))
-        if step < rising:
-            return self.lr * (step + 1) / rising
-        if self.kind == "constant":
-            return self.lr
-        passed = (step - rising) / max(1, self.steps - rising)
-        return self.lr * (1 - passed if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * passed)))
-
-    def optimizer(self, weights: Weights) -> torch.optim.AdamW:
-        """AdamW over ``weights``; its moments have the dtype of the weights."""
-        return torch.optim.AdamW(weights.values(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+from rosepo_bench.engine.training.curves import Curves, ends
+from rosepo_bench.engine.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -149,25 +95,24 @@ def fit(
     the checkpoint. torch's global generator (dropout) is seeded with ``work.seed``; its state is part of the
     checkpoint, and measuring does not move it.
 
+    A signal that ends the program (see ``base/signals.py``) takes effect at the end of a step or while validation
+    measures, after a checkpoint.
+
     Raises UserError, with the step, for a loss or gradient norm that is not finite, before the optimizer uses it, for
-    a validation value of NaN, and for weights that are not finite at the end.
+    a validation value of NaN, for weights that are not finite at the end, and for a loss that ends above its start
+    without a gradient.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    _refuse_short(trained, work.label)
+    diverging.refuse_short(trained, work)
     run = _Run(module, trained, schedule, work, validation, memory)
     run.restore()
     before = run.state.seconds
     module.train()
-    run.measure()
-    saved = time.monotonic()
-    while run.state.step < schedule.steps and not run.state.stopped:
-        run.advance(backward)
-        run.measure()
-        if work.checkpoint is not None and time.monotonic() - saved >= work.checkpoint_seconds:
-            run.save()
-            saved = time.monotonic()
+    with signals.held():
+        run.train(backward)
     module.eval()
-    _refuse_not_finite(trained, schedule, run.state.step - 1, work.label)
+    diverging.refuse_not_finite(trained, schedule, run.state.step - 1, work)
+    diverging.refuse_stuck(run.curves, schedule, work)
     run.keep_best()
     return run.report(before)
 
@@ -197,27 +142,54 @@ class _Run:
         self.points = validation.points(schedule.steps) if validation else set()
 
     def restore(self) -> None:
-        """Goes on from the checkpoint, if there is one."""
+        """Goes on from the checkpoint, if there is one. DamagedError, before anything is put back: it is not as it was
+        written."""
         torch.manual_seed(self.work.seed)
         path = self.work.checkpoint
         if path is None or not path.exists():
             return
-        facts, self.best = checkpoint.restore(path, self.trained, self.optimizer)
-        self.state.memory.update(facts.pop("memory"))
-        facts["validation"] = [(int(step), value) for step, value in facts["validation"]]
-        self.state = _State(**facts, memory=self.state.memory)
-        self.curves.restore(self.state.step)
-        progress.say(f"  {self.work.label}: goes on at step {self.state.step} of {self.schedule.steps}")
+        facts, kept = checkpoint.read(path, self.trained)
+        threads, memory = facts.pop("threads"), facts.pop("memory")
+        facts["validation"] = [(int(step), float(value)) for step, value in facts["validation"]]
+        state = _State(**facts, memory=self.state.memory)
+        self.curves.restore(state.step)
+        self.best = checkpoint.put_back(kept, self.trained, self.optimizer)
+        self.state = state
+        self.state.memory.update(memory)
+        progress.say(f"  {self.work.label}: goes on at step {state.step} of {self.schedule.steps}")
+        if threads != torch.get_num_threads():
+            progress.say(
+                f"  {self.work.label}: began with {threads} threads, goes on with {torch.get_num_threads()}: sums may "
+                "differ in their last digits from an uninterrupted run"
+            )
+
+    def train(self, backward: Callable[[int], Mapping[str, float]]) -> None:
+        """All steps that are left."""
+        try:
+            self.measure()
+            saved = time.monotonic()
+            while self.state.step < self.schedule.steps and not self.state.stopped:
+                self.advance(backward)
+                signals.check()
+                self.measure()
+                if time.monotonic() - saved >= self.work.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+        except signals.Ended:
+            self.save()
+            raise
 
     def save(self) -> None:
-        assert self.work.checkpoint is not None
+        """Writes the checkpoint, if the training has a folder for it."""
+        if self.work.checkpoint is None:
+            return
         self.curves.save()
         checkpoint.save(self.work.checkpoint, self.trained, self.optimizer, asdict(self.state), self.best)
 
     def advance(self, backward: Callable[[int], Mapping[str, float]]) -> None:
         """One optimizer step."""
         state, began = self.state, time.monotonic()
-        found = _step(backward, self.trained, self.optimizer, self.schedule, state.step, self.work.label)
+        found = _step(backward, self.trained, self.optimizer, self.schedule, state.step, self.work)
         self.curves.add(found)
         state.step += 1
         state.seconds += time.monotonic() - began
@@ -229,7 +201,7 @@ class _Run:
         if validation is None or state.step not in self.points or state.step in dict(state.validation):
             return
         began = time.monotonic()
-        with measuring(self.module):
+        with measuring(self.module), signals.released():
             value = float(validation.measure())
         state.validation_seconds += time.monotonic() - began
         if math.isnan(value):
@@ -252,15 +224,15 @@ class _Run:
     def report(self, before: float) -> FitReport:
         """``before``: seconds of training in earlier processes."""
         state, losses = self.state, self.curves.values("loss")
-        tenth = max(1, len(losses) // 10)
+        first_loss, last_loss = ends(losses)
         return FitReport(
             steps=state.step,
             planned_steps=self.schedule.steps,
             seconds=state.seconds,
             session_seconds=state.seconds - before,
             validation_seconds=state.validation_seconds,
-            first_loss=sum(losses[:tenth]) / tenth if losses else math.nan,
-            last_loss=sum(losses[-tenth:]) / tenth if losses else math.nan,
+            first_loss=first_loss,
+            last_loss=last_loss,
             curves=self.curves.thinned(),
             validation=state.validation,
             best_step=state.best_step,
@@ -290,7 +262,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     step: int,
-    label: str,
+    work: Work,
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate(step)
@@ -298,41 +270,11 @@ def _step(
     try:
         found = dict(backward(step))
     except UserError as error:  # an operator met a value before the loss could show it
-        said = _diverged(schedule, step) if "finite" in str(error) else f"at step {step} of {schedule.steps}"
-        raise UserError(f"{label}: {error}, {said}") from error
+        said = diverging.said(schedule, step, work) if "finite" in str(error) else f"at step {step} of {schedule.steps}"
+        raise UserError(f"{work.label}: {error}, {said}") from error
     norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
     for name, value in (("loss", found["loss"]), ("gradient norm", norm)):
         if not math.isfinite(value):
-            raise UserError(f"{label}: the {name} is {value} {_diverged(schedule, step)}")
+            raise UserError(f"{work.label}: the {name} is {value} {diverging.said(schedule, step, work)}")
     optimizer.step()
     return {**found, "lr": schedule.rate(step), "gradient_norm": norm}
-
-
-def _diverged(schedule: Schedule, step: int) -> str:
-    return (
-        f"at step {step} (of {schedule.steps}, counted from 0), where the learning rate is {schedule.rate(step):.3g}. "
-        f"Training has diverged and its weights were not kept: {_remedy(schedule)}"
-    )
-
-
-def _remedy(schedule: Schedule) -> str:
-    return f"lower lr ({schedule.lr:g}) or clip ({schedule.clip:g}), or raise warmup ({schedule.warmup:g})"
-
-
-def _refuse_short(trained: Weights, label: str) -> None:
-    """In 16 bits a weight of 0.02 does not change at a learning rate of 1e-5: rounding absorbs the step."""
-    for name, weight in trained.items():
-        if weight.dtype not in (torch.float32, torch.float64):
-            raise UserError(
-                f"{label}: {name} is {weight.dtype}, which rounds small optimizer steps away; train weights in "
-                "torch.float32, with forward passes under torch.autocast"
-            )
-
-
-def _refuse_not_finite(trained: Weights, schedule: Schedule, last: int, label: str) -> None:
-    for name, weight in trained.items():
-        if not bool(weight.detach().isfinite().all()):
-            raise UserError(
-                f"{label}: {name} is not finite after step {last}, the last one. Training has diverged "
-                f"and its weights were not kept: {_remedy(schedule)}"
-            )

@@ -37,7 +37,7 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         added = row.text("date_added")
         try:
             when = seconds(added) if added else None
-        except (ValueError, KeyError):
+        except (ValueError, OverflowError, KeyError):
             raise row.broken("date_added as 'Mon Aug 01 13:41:57 -0700 2011'", "date_added") from None
         interactions.add(row.text("user_id"), row.text("book_id"), when)
     return interactions.finish(source, paths, "two different genres")
@@ -51,7 +51,7 @@ def seconds(text: str) -> int:
         raise ValueError(text)
     offset = int(zone[1:3]) * 3600 + int(zone[3:]) * 60
     hours, minutes, rest = int(clock[:2]), int(clock[3:5]), int(clock[6:])
-    if hours > 23 or minutes > 59 or rest > 60:
+    if not (0 <= hours <= 23 and 0 <= minutes <= 59 and 0 <= rest <= 60):
         raise ValueError(text)
     local = _midnight(int(year), MONTHS[month], int(day)) + hours * 3600 + minutes * 60 + rest
     return local - offset if zone[0] == "+" else local + offset
@@ -66,7 +66,8 @@ def _books(path: Path) -> Catalogue:
     books: Catalogue = {}
     for book in records(path):
         key, shelves = book.text("book_id"), book.fields.get("popular_shelves") or []
-        if not key or not all(isinstance(shelf, dict) and "name" in shelf for shelf in shelves):
+        named = isinstance(shelves, list) and all(isinstance(one, dict) and "name" in one for one in shelves)
+        if not key or not named:
             raise book.broken("book_id, title and popular_shelves [{count, name}, …]", "book_id", "popular_shelves")
         title = clean(book.text("title") or book.text("title_without_series"))
         if title or key not in books:

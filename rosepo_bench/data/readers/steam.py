@@ -89,7 +89,7 @@ def read_table(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         if item == len(titles):
             titles.append(title)
         elif titles[item] != title:
-            raise broken(path, number, f"item {row[1]} to keep its title {titles[item]!r}", title)
+            raise broken(path, number, f"item {row[1]!r} to keep its title {titles[item]!r}", title)
         rows.add(users(row[0]), item, when)
     if not rows.user and not rows.left_out:
         raise UserError(f"{path}: no reviews below the header; the file is truncated")

@@ -112,3 +112,22 @@ def test_names_in_errors_hold_no_control_characters(tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             read()
         assert not re.search(r"[\x00-\x1f]", str(caught.value))
+
+
+def test_half_a_pair_of_surrogates_in_an_id_is_its_escape(tmp_path: Path) -> None:
+    """Else the names of users and items could not be written beside the results."""
+    row = '{"user_id": "\\ud800", "book_id": "\\udc00", "date_added": "Mon Aug 01 13:41:57 -0700 2011"}\n'
+    other = row.replace("ud800", "ud801")
+    book = (
+        '{"book_id": "\\udc00", "title": "A", "publication_year": "\\ud800", "authors": [{"author_id": "\\ud800"}]}\n'
+    )
+    raw = goodreads.read(write(tmp_path, row + other, book), SOURCE)
+    assert raw.user_ids == (r"\ud800", r"\ud801")
+    assert raw.item_ids == (r"\udc00",)
+    assert "".join(raw.hints).isascii()
+    review, game = (
+        "{'username': '\\ud800', 'product_id': '\\udc00', 'date': '2011-11-05'}\n",
+        "{'id': '\\udc00', 'title': 'A'}\n",
+    )
+    raw = steam.read_dump(write(tmp_path, review, game), SOURCE)
+    assert (raw.user_ids, raw.item_ids) == ((r"\ud800",), (r"\udc00",))

@@ -39,7 +39,7 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
             when = seconds(added) if added else None
         except (ValueError, OverflowError, KeyError):
             raise row.broken("date_added as 'Mon Aug 01 13:41:57 -0700 2011'", "date_added") from None
-        interactions.add(row.text("user_id"), row.text("book_id"), when)
+        interactions.add(row.id("user_id"), row.id("book_id"), when)
     return interactions.finish(source, paths, "two different genres")
 
 
@@ -65,7 +65,7 @@ def _midnight(year: int, month: int, day: int) -> int:
 def _books(path: Path) -> Catalogue:
     books: Catalogue = {}
     for book in records(path):
-        key, shelves = book.text("book_id"), book.fields.get("popular_shelves") or []
+        key, shelves = book.id("book_id"), book.fields.get("popular_shelves") or []
         named = isinstance(shelves, list) and all(isinstance(one, dict) and "name" in one for one in shelves)
         if not key or not named:
             raise book.broken("book_id, title and popular_shelves [{count, name}, …]", "book_id", "popular_shelves")
@@ -77,15 +77,15 @@ def _books(path: Path) -> Catalogue:
 
 def _edition(book: Record, title: str) -> tuple[str, tuple[str, ...], int]:
     """The year, the work and the ratings of a book."""
-    authors, year = book.fields.get("authors") or [], book.text("publication_year")
+    authors, year = book.fields.get("authors") or [], book.id("publication_year")
     if not isinstance(authors, list) or not all(isinstance(author, dict) for author in authors):
         raise book.broken("authors [{author_id, role}, …]", "book_id", "authors")
     try:
         ratings = int(float(book.text("ratings_count") or 0))
     except (ValueError, OverflowError):
         raise book.broken("ratings_count as a whole number", "book_id", "ratings_count") from None
-    author = Record(book.path, book.line, authors[0]).text("author_id") if authors else ""
-    if work := book.text("work_id"):
+    author = Record(book.path, book.line, authors[0]).id("author_id") if authors else ""
+    if work := book.id("work_id"):
         return year, (work,), ratings
     return year, (title, author) if title and author else (), ratings
 

@@ -53,6 +53,11 @@ class Record:
             raise self.broken(f"{name} to be text or a number", name)
         return _written(value)
 
+    def id(self, name: str) -> str:
+        """As :meth:`text`; half a pair of surrogates, which JSON can spell and no file can hold, as its escape."""
+        text = self.text(name)
+        return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
     def broken(self, expected: str, *names: str) -> UserError:
         """The error for a record that is not as expected; it shows the fields ``names``."""
         return broken(self.path, self.line, expected, _written({name: self.fields.get(name) for name in names}))

@@ -87,11 +87,13 @@ struct Terms {
 static constexpr Terms kTerms;
 
 // exp of each lane for x <= 0, to two units in the last place; what would be subnormal becomes the least
-// normal number. NaN stays NaN.
+// normal number. An x above 0 counts as 0: it is a logit less the log of a sum that holds it, both rounded,
+// which of large logits leaves more than exp can take. NaN stays NaN.
 template <typename A>
 ROSEPO_INLINE lanes_t<A> exp_lanes(lanes_t<A> x) {
     using L = Lanes<A>;
     x = x < L::least ? all_lanes<A>(L::least) : x;
+    x = x > A(0) ? lanes_t<A>{} : x;
     const lanes_t<A> shifted = x * A(1.442695040888963407359924681) + L::round;
     const lanes_t<A> n = shifted - L::round;
     const lanes_t<A> r = (x - n * L::ln2_high) - n * L::ln2_low;

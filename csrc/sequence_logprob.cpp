@@ -68,21 +68,27 @@ ROSEPO_INLINE A exp_one(A x) {
     return exp_lanes<A>(all_lanes<A>(x))[0];
 }
 
-// Sum of exp(squash(x) - shift); `keep` leaves the terms in x.
+// Sum of exp(squash(x) - squash(most)), where `most` is the largest of x: 1 or more. Scaled after the
+// difference: a rounded product less one that the compiler does not round is not 0 at the largest.
+// `keep` leaves the terms in x.
 template <bool capped, bool keep, typename S>
-compute_t<S> sum_exp(const Rows<S>& op, S* x, compute_t<S> shift) {
+compute_t<S> sum_exp(const Rows<S>& op, S* x, compute_t<S> most) {
     using A = compute_t<S>;
+    const A shift = capped ? squash<capped>(most, op.scale, op.cap) : most, scale = capped ? A(1) : op.scale;
     lanes_t<A> sum = all_lanes<A>(0);
     A rest = 0;
     walk<A>(
         op.vocabulary,
         [&](int64_t i) {
-            const lanes_t<A> e = exp_lanes<A>(squash_lanes<capped>(load(x + i), op.scale, op.cap) - shift);
+            lanes_t<A> y = load(x + i);
+            if constexpr (capped) y = squash_lanes<capped>(y, op.scale, op.cap);
+            const lanes_t<A> e = exp_lanes<A>((y - shift) * scale);
             if constexpr (keep) store(x + i, e);
             sum += e;
         },
         [&](int64_t i) {
-            const A e = exp_one(squash<capped>(A(widen(x[i])), op.scale, op.cap) - shift);
+            const A raw = widen(x[i]), y = capped ? squash<capped>(raw, op.scale, op.cap) : raw;
+            const A e = exp_one((y - shift) * scale);
             if constexpr (keep) x[i] = narrow<S>(e);
             rest += e;
         });
@@ -147,10 +153,11 @@ bool row(const Rows<S>& op, int64_t i) {
         if (op.logp[*m] > op.logp[*likeliest]) likeliest = m;
     }
     std::swap(*begin, *likeliest);
-    A most = squashed(maximum(x, op.vocabulary));
+    A raw_most = maximum(x, op.vocabulary);
     if (op.exact)
-        for (const int64_t* m = begin; m < end; ++m) most = std::max(most, op.logp[*m]);
-    A sum = op.gradient ? sum_exp<capped, keep>(op, x, most) : sum_exp<capped, false>(op, x, most);
+        for (const int64_t* m = begin; m < end; ++m) raw_most = std::max(raw_most, op.exact[*m]);
+    const A most = squashed(raw_most);
+    A sum = op.gradient ? sum_exp<capped, keep>(op, x, raw_most) : sum_exp<capped, false>(op, x, raw_most);
     for (const int64_t* m = begin; op.exact && m < end; ++m) {
         S& place = x[op.target[*m]];
         if (widen(place) == -kInfinity<A>) {
@@ -165,7 +172,7 @@ bool row(const Rows<S>& op, int64_t i) {
     for (const int64_t* m = end; m-- > begin;) {  // the first one last: its place is the row's own
         const A slope = slope_at<capped>(op.logp[*m], op.scale, op.cap);
         // Not less lse, which is rounded as coarsely as a large logit: what is left of a sure one is small.
-        const A logp = op.logp[*m] = (op.logp[*m] - most) - left;
+        const A rounded = (op.logp[*m] - most) - left, logp = op.logp[*m] = rounded > A(0) ? A(0) : rounded;
         if (op.slope) op.slope[*m] = slope;
         if (op.gradient)
             x[op.target[*m]] = narrow<S>((m == begin ? -std::expm1(logp) : -std::exp(logp)) * slope);

@@ -296,8 +296,9 @@ __global__ void __launch_bounds__(kRowThreads<S>, 1) columns_kernel(const Column
         for (int64_t i = begin; i < end; ++i) all += grad(i);
         const A lse = op.lse[row], level = lse / kLog2<A>;
         write_row(logits, op.columns, [&](A raw) {
-            const A bent = curve.bent(raw);
-            return curve.exp(bent, level) * (-all * curve.slope(bent));
+            const A bent = curve.bent(raw), p = curve.exp(bent, level);
+            // Of large logits the level is rounded by more than exp can take.
+            return (p > A(1) ? A(1) : p) * (-all * curve.slope(bent));
         });
         __syncthreads();  // below, the targets' places are written over
         for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ def resolve(
         if not spec.replica:
             raise UserError(f"{name}: there is no synthetic replica of it (only of steam and goodreads)")
         return replica
+    _refuse_odd(name, config.path)
     if name == "atomic":
         return _resolve_atomic(spec, config, cache_dir)
     looked, found = _found(spec, config.path, data_dir, cache_dir)
@@ -70,6 +72,17 @@ def resolve(
     if found is None:
         found = _fetched(spec, looked, cache_dir, offline)
     return _real(spec, name, *found, cache_dir)
+
+
+def _refuse_odd(name: str, path: str) -> None:
+    """UserError: the system cannot have a file of that name."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # what is looked for there has an ending, or the error says what is lacking
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{name}: path {path[:60]!r} cannot be looked into ({why}); give another") from None
 
 
 def load(resolved: Resolved, config: DatasetConfig) -> Dataset:
@@ -109,10 +122,12 @@ def _check_rows(spec: SourceSpec, layout: Layout, path: Path, rows: int) -> None
 
 def _real(spec: SourceSpec, name: str, layout: Layout, paths: dict[str, Path], cache_dir: Path) -> Resolved:
     ours, book = cache_dir.resolve(), cache_dir / "checksums.json"
-    files = tuple(
-        fetch.fingerprint(path, book, fixed=bool(spec.archives) and path.resolve().is_relative_to(ours))
-        for path in paths.values()
-    )
+
+    def file(path: Path) -> RawFile:
+        fixed = bool(spec.archives) and path.resolve().is_relative_to(ours)
+        return fetch.fingerprint(path, book, fixed=fixed, published=spec.published.get(path.name, ""))
+
+    files = tuple(file(path) for path in paths.values())
     return Resolved(spec, "real", layout, tuple(paths.items()), files, name)
 
 

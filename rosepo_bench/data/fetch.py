@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,11 +18,14 @@ from typing import Any, Literal
 
 from rosepo_bench.base import progress
 from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.seeds import digest
 from rosepo_bench.base.store import atomic_folder, read_json, write_json
 from rosepo_bench.data.types import RawFile
 
 TIMEOUT_S = 30
 PIP_TIMEOUT_S = 300
+MOST_MEMBERS = 10_000  # of an archive; RecBole's wheel, the largest here, has 261
+MOST_BYTES = 8 << 30  # that an archive may unpack to; MovieLens-32M takes 0.9 GB
 
 
 class FetchError(UserError):
@@ -60,19 +65,18 @@ def download(archive: Archive, folder: Path) -> Path:
 
 def unpack(archive: Archive, path: Path, folder: Path) -> None:
     """Checks ``path`` and extracts ``archive.members``, and nothing else, into ``folder``, which is complete or absent.
-    An archive with any member that points outside of its folder is refused."""
+    An archive is refused that has a link or a member that points outside of its folder, or that is too large."""
     verify(path, archive.checksum)
     try:
         with zipfile.ZipFile(path) as content:
-            for name in content.namelist():
-                _refuse_escape(path, name)
-            missing = sorted(set(archive.members) - set(content.namelist()))
-            if missing:
-                raise UserError(f"{path}: the archive lacks {', '.join(missing)}; delete it and fetch it again")
+            members = _members(path, archive, content)
             with atomic_folder(folder) as new:
-                for member, name in archive.members.items():
-                    with content.open(member) as source, (new / name).open("wb") as target:
+                for name, member in members.items():
+                    # No more than the size that was checked: zipfile stops there.
+                    with content.open(member) as source, (new / name).open("xb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
+    except NotImplementedError as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); fetch the owner's archive") from None
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a complete zip archive ({error}); delete it and fetch it again") from None
 
@@ -99,31 +103,76 @@ def file_hash(path: Path, kind: str = "sha256") -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def fingerprint(path: Path, book: Path, *, fixed: bool = False) -> RawFile:
+def fingerprint(path: Path, book: Path, *, fixed: bool = False, published: str = "") -> RawFile:
     """Size and sha256 of a raw file, recorded in ``book`` (checksums.json). A file whose size and modification time
     have not changed is not hashed again. A changed file is read anew and said to be so.
 
-    UserError: a ``fixed`` one, which was fetched and nobody may edit, has changed."""
+    UserError: a ``fixed`` one, which was fetched and nobody may edit, has changed; the sha256 is not the ``published``
+    one."""
     status = path.stat()
-    entries: dict[str, Any] = read_json(book) if book.is_file() else {}
+    entries = _entries(book)
     key = str(path.resolve())
-    known = entries.get(key)
     seen = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    if known is not None and {name: known.get(name) for name in seen} == seen:
-        return RawFile(path.name, status.st_size, known["sha256"])
-    found = file_hash(path)
+    known = entries.get(key, {}).get("sha256")
+    believed = known is not None and entries[key] == _entry(key, seen, known)
+    found = str(known) if believed else file_hash(path)
+    if published and found != published:
+        raise UserError(
+            f"{path}: sha256 is {found}, published is {published}: the file was changed; fetch it again, or use source "
+            "`atomic` for data of your own"
+        )
+    if believed:
+        return RawFile(path.name, status.st_size, found)
     if known is None:
         progress.say(f"{path}: first use, sha256 {found} recorded in {book}")
-    elif known["sha256"] != found:
+    elif known != found:
         if fixed:
             raise UserError(
-                f"{path}: sha256 is {found}, when it was fetched it was {known['sha256']}; put the first file back, "
+                f"{path}: sha256 is {found}, when it was fetched it was {known}; put the first file back, "
                 f"or, if the change is intended, remove its entry from {book} (results before and after are not "
                 "comparable)"
             )
         progress.say(f"{path}: changed since it was last used, sha256 {found} recorded in {book}")
-    write_json(book, {**entries, key: {**seen, "sha256": found}})
+    write_json(book, {**entries, key: _entry(key, seen, found)})
     return RawFile(path.name, status.st_size, found)
+
+
+def _entry(key: str, seen: Mapping[str, int], sha256: str) -> dict[str, Any]:
+    """What the book holds of a file. ``seal``: an entry that was changed is not believed, and the file hashed again."""
+    return {**seen, "sha256": sha256, "seal": digest(key, dict(seen), sha256)}
+
+
+def _entries(book: Path) -> dict[str, dict[str, Any]]:
+    """The book's entries by path. UserError: it is no such book."""
+    entries = read_json(book) if book.is_file() else {}
+    if isinstance(entries, dict) and all(isinstance(entry, dict) for entry in entries.values()):
+        return entries
+    raise UserError(f"{book}: not the checksums of raw files; delete it, and they are recorded again")
+
+
+def _members(path: Path, archive: Archive, content: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members to extract, by their names here. UserError: the archive lacks one, or is not to be unpacked."""
+    found = content.infolist()
+    if len(found) > MOST_MEMBERS:
+        raise UserError(f"{path}: {len(found)} members, of at most {MOST_MEMBERS}; do not use this archive")
+    for member in found:
+        _refuse_escape(path, member.filename)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{path}: member {member.filename!r} is a link; do not use this archive")
+    names = Counter(member.filename for member in found)
+    missing = sorted(set(archive.members) - set(names))
+    if missing:
+        raise UserError(f"{path}: the archive lacks {', '.join(missing)}; delete it and fetch it again")
+    wanted = {archive.members[one.filename]: one for one in found if one.filename in archive.members}
+    for member in wanted.values():
+        if names[member.filename] > 1:
+            raise UserError(f"{path}: {member.filename} is there twice; do not use this archive")
+        if member.flag_bits & 1:
+            raise UserError(f"{path}: {member.filename} is encrypted; fetch the owner's archive")
+    size = sum(member.file_size for member in wanted.values())
+    if size > MOST_BYTES:
+        raise UserError(f"{path}: unpacks to {size} bytes, of at most {MOST_BYTES}; do not use this archive")
+    return wanted
 
 
 def _refuse_escape(path: Path, name: str) -> None:

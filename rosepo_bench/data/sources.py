@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +33,8 @@ class Layout:
 class SourceSpec:
     """A data set. ``folders`` are further names of its folder in a data directory; ``replica`` is the kind of
     synthetic replica that may stand in; ``rows`` is the published number of interactions, which reveals a file that was
-    truncated at the end of a line; ``lists_twice``: some items stand in the owner's list twice, with one title and two
-    ids."""
+    truncated at the end of a line; ``published``: sha256 of files of which there is one release, by name;
+    ``lists_twice``: some items stand in the owner's list twice, with one title and two ids."""
 
     name: str
     what: str
@@ -46,6 +46,7 @@ class SourceSpec:
     folders: tuple[str, ...] = ()
     replica: Literal["steam", "goodreads"] | None = None
     rows: int = 0
+    published: Mapping[str, str] = field(default_factory=dict)
     lists_twice: bool = False
 
     @property
@@ -120,6 +121,12 @@ _SPECS = (
         layouts=(_100K[0], _ATOMIC_100K),
         archives=(_100K[1], _WHEEL),
         rows=100_000,
+        published={
+            "u.data": "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
+            "u.item": "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
+            "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+            "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+        },
         lists_twice=True,
     ),
     SourceSpec(

@@ -18,7 +18,8 @@ from rosepo_bench.data.readers.causes import other_separator
 from rosepo_bench.data.readers.reading import broken, lines, missing
 
 CHUNK_ROWS = 250_000
-_INTEGER = re.compile(r"\s*[+-]?\d{1,18}(?:\.0+)?\s*")  # pandas writes 7.0 into a column with holes
+MOST_DIGITS = 18  # of a number in eight bytes
+_INTEGER = re.compile(rf"\s*[+-]?\d{{1,{MOST_DIGITS}}}(?:\.0+)?\s*")  # pandas writes 7.0 into a column with holes
 
 
 def integer_columns(
@@ -74,7 +75,8 @@ def _integers(fields: Sequence[str], columns: Collection[int]) -> bool:
 def _unreadable(path: Path, number: int, line: str, separator: str, columns: dict[int, str]) -> UserError:
     places = ", ".join(str(column + 1) for column in columns)
     expected = f"integers in columns {places} separated by {separator!r}"
-    cause = other_separator(line, separator, lambda fields: _integers(fields, columns))
+    written = "::" if separator == ":" else separator  # numpy takes single characters, see movielens.read_1m
+    cause = other_separator(line, written, lambda fields: _integers(fields, columns))
     if number == 1 and not re.search(r"\d", line):
         cause = "this is a header, and the owner's file has none: delete the line"
     return broken(path, number, expected, line, cause)

@@ -37,9 +37,9 @@ def read(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         added = row.text("date_added")
         try:
             when = seconds(added) if added else None
-        except (ValueError, KeyError):
+        except (ValueError, OverflowError, KeyError):
             raise row.broken("date_added as 'Mon Aug 01 13:41:57 -0700 2011'", "date_added") from None
-        interactions.add(row.text("user_id"), row.text("book_id"), when)
+        interactions.add(row.id("user_id"), row.id("book_id"), when)
     return interactions.finish(source, paths, "two different genres")
 
 
@@ -51,7 +51,7 @@ def seconds(text: str) -> int:
         raise ValueError(text)
     offset = int(zone[1:3]) * 3600 + int(zone[3:]) * 60
     hours, minutes, rest = int(clock[:2]), int(clock[3:5]), int(clock[6:])
-    if hours > 23 or minutes > 59 or rest > 60:
+    if not (0 <= hours <= 23 and 0 <= minutes <= 59 and 0 <= rest <= 60):
         raise ValueError(text)
     local = _midnight(int(year), MONTHS[month], int(day)) + hours * 3600 + minutes * 60 + rest
     return local - offset if zone[0] == "+" else local + offset
@@ -65,8 +65,9 @@ def _midnight(year: int, month: int, day: int) -> int:
 def _books(path: Path) -> Catalogue:
     books: Catalogue = {}
     for book in records(path):
-        key, shelves = book.text("book_id"), book.fields.get("popular_shelves") or []
-        if not key or not all(isinstance(shelf, dict) and "name" in shelf for shelf in shelves):
+        key, shelves = book.id("book_id"), book.fields.get("popular_shelves") or []
+        named = isinstance(shelves, list) and all(isinstance(one, dict) and "name" in one for one in shelves)
+        if not key or not named:
             raise book.broken("book_id, title and popular_shelves [{count, name}, …]", "book_id", "popular_shelves")
         title = clean(book.text("title") or book.text("title_without_series"))
         if title or key not in books:
@@ -76,15 +77,15 @@ def _books(path: Path) -> Catalogue:
 
 def _edition(book: Record, title: str) -> tuple[str, tuple[str, ...], int]:
     """The year, the work and the ratings of a book."""
-    authors, year = book.fields.get("authors") or [], book.text("publication_year")
+    authors, year = book.fields.get("authors") or [], book.id("publication_year")
     if not isinstance(authors, list) or not all(isinstance(author, dict) for author in authors):
         raise book.broken("authors [{author_id, role}, …]", "book_id", "authors")
     try:
         ratings = int(float(book.text("ratings_count") or 0))
     except (ValueError, OverflowError):
         raise book.broken("ratings_count as a whole number", "book_id", "ratings_count") from None
-    author = Record(book.path, book.line, authors[0]).text("author_id") if authors else ""
-    if work := book.text("work_id"):
+    author = Record(book.path, book.line, authors[0]).id("author_id") if authors else ""
+    if work := book.id("work_id"):
         return year, (work,), ratings
     return year, (title, author) if title and author else (), ratings
 

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.readers import reading
-from rosepo_bench.data.readers.columns import integer_columns, reindex
+from rosepo_bench.data.readers.columns import MOST_DIGITS, integer_columns, reindex
 from rosepo_bench.data.readers.reading import broken, clean, csv_rows, cut_off, lines, missing
 from rosepo_bench.data.readers.times import implausible, plausible
 from rosepo_bench.data.types import RawInteractions, Source
@@ -62,7 +62,7 @@ def _join(
     order = np.array(sorted(key for key, (title, _) in catalogue.items() if title), dtype=np.int64)
     users, user = reindex(table[:, 0])
     titles = tuple(catalogue[key][0] for key in order.tolist())
-    genres = tuple(catalogue[key][1] for key in order.tolist())
+    genres = tuple(reading.labels(catalogue[key][1]) for key in order.tolist())
     item = np.searchsorted(order, table[:, 1])
     names = tuple(str(name) for name in users.tolist())
     ids = tuple(str(key) for key in order.tolist())
@@ -101,8 +101,8 @@ def _catalogue(path: Path, movies: Movies) -> Catalogue:
     for number, key, title, genres in movies:
         if missing(key):
             continue  # no rating can name it
-        if not key.isdecimal() or int(key) in catalogue:
-            raise broken(path, number, "a number that has not come before, as id", key)
+        if not key.isdecimal() or len(key) > MOST_DIGITS or int(key) in catalogue:
+            raise broken(path, number, f"a number of at most {MOST_DIGITS} digits that has not come before, as id", key)
         catalogue[int(key)] = "" if missing(title) else clean(title), genres
     return catalogue
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import gzip
 import html
 import re
@@ -107,7 +108,7 @@ def csv_rows(path: Path, header: list[str], exact: bool = True) -> Iterator[tupl
     """Numbered rows below the header of a csv file; ``exact`` refuses further columns."""
     text = (line for _, line in lines(path))
     first = next(text, "")
-    names = trimmed(next(csv.reader([first]), []), len(header))
+    names = trimmed(_header(first), len(header))
     if (names if exact else names[: len(header)]) != header:
         raise broken(path, 1, "the header " + ",".join(header), first, causes.of_header(first, ",", header))
     rows = csv.reader(text, strict=True)
@@ -119,6 +120,14 @@ def csv_rows(path: Path, header: list[str], exact: bool = True) -> Iterator[tupl
             yield rows.line_num + 1, fields
     except csv.Error as error:
         raise broken(path, rows.line_num + 1, "a csv row: " + ",".join(header), str(error)) from None
+
+
+def _header(line: str) -> list[str]:
+    """The names of a header; one that is no line of csv is a single name."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return [line]
 
 
 def trimmed(fields: list[str], width: int) -> list[str]:
@@ -138,6 +147,12 @@ def clean(title: str) -> str:
     if not text.isprintable():
         text = "".join(letter for letter in text if letter.isspace() or letter in _JOINERS or _visible(letter))
     return " ".join(text.split())
+
+
+@functools.lru_cache(maxsize=10_000)
+def labels(genres: tuple[str, ...]) -> tuple[str, ...]:
+    """Genres as titles are cleaned, the empty ones left out."""
+    return tuple(label for label in map(clean, genres) if label)
 
 
 def _visible(letter: str) -> bool:
@@ -208,6 +223,7 @@ class Rows:
             raise times.implausible(source.name, self.strange, self.unit)
         user, item, time = (np.array(column, dtype=np.int64) for column in (self.user, self.item, self.time))
         time = times.whole(time, self.unit)
+        genres = tuple(map(labels, genres))
         raw = RawInteractions(source, user, item, time, users.names, titles, genres, item_ids=tuple(items))
         return noted(raw, self.left_out)
 

@@ -16,6 +16,8 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.readers.reading import NO_ITEM, NO_TIME, NO_TITLE, NO_USER, NOT_LISTED, Ids, Rows, broken, lines
 from rosepo_bench.data.types import RawInteractions, Source
 
+LARGEST = 10**100  # of a number; a float goes on to infinity, and Python writes no number of thousands of digits
+
 
 class Item(NamedTuple):
     """An item of a file. ``title`` is empty where there is none; ``hint`` tells it from others of its title; items of
@@ -40,19 +42,25 @@ class Record:
     fields: Mapping[str, Any]
 
     def text(self, name: str) -> str:
-        """A field as text, empty where it is absent, null, NaN or blank. UserError: it is neither text nor a number."""
+        """A field as text, empty where it is absent, null, NaN or blank. UserError: it is neither text nor a number of
+        ordinary length."""
         value = self.fields.get(name)
         if isinstance(value, str):
             return "" if value.isspace() else value
         if value is None or value != value:
             return ""
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= LARGEST:
             raise self.broken(f"{name} to be text or a number", name)
-        return str(value)
+        return _written(value)
+
+    def id(self, name: str) -> str:
+        """As :meth:`text`; half a pair of surrogates, which JSON can spell and no file can hold, as its escape."""
+        text = self.text(name)
+        return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
     def broken(self, expected: str, *names: str) -> UserError:
         """The error for a record that is not as expected; it shows the fields ``names``."""
-        return broken(self.path, self.line, expected, str({name: self.fields.get(name) for name in names}))
+        return broken(self.path, self.line, expected, _written({name: self.fields.get(name) for name in names}))
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -113,6 +121,14 @@ def _works(items: list[Item]) -> Int64[np.ndarray, " items"] | None:
             best[item.work] = place
     works = (best.get(item.work, place) for place, item in enumerate(items))
     return np.fromiter(works, np.int64, len(items)) if best else None
+
+
+def _written(value: object) -> str:
+    """As text; in place of a number with more digits than Python writes, a remark."""
+    try:
+        return str(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _parsed(line: str) -> object:

@@ -48,7 +48,7 @@ def read_dump(paths: Mapping[str, Path], source: Source) -> RawInteractions:
             when = dates[date] if date else None
         except ValueError:
             raise review.broken("a review with a date YYYY-MM-DD", "username", "product_id", "date") from None
-        interactions.add(review.text("username"), review.text("product_id"), when)
+        interactions.add(review.id("username"), review.id("product_id"), when)
     return interactions.finish(source, paths, "not the same release")
 
 
@@ -67,7 +67,7 @@ def read_australian(paths: Mapping[str, Path], source: Source) -> RawInteraction
                 when = dates[posted] if posted else None
             except (ValueError, KeyError):
                 raise review.broken("'Posted November 5, 2011.' or 'Posted July 3.'", "posted", "item_id") from None
-            interactions.add(user.text("user_id"), review.text("item_id"), when)
+            interactions.add(user.id("user_id"), review.id("item_id"), when)
     return interactions.finish(source, paths, "not the same release")
 
 
@@ -89,7 +89,7 @@ def read_table(paths: Mapping[str, Path], source: Source) -> RawInteractions:
         if item == len(titles):
             titles.append(title)
         elif titles[item] != title:
-            raise broken(path, number, f"item {row[1]} to keep its title {titles[item]!r}", title)
+            raise broken(path, number, f"item {row[1]!r} to keep its title {titles[item]!r}", title)
         rows.add(users(row[0]), item, when)
     if not rows.user and not rows.left_out:
         raise UserError(f"{path}: no reviews below the header; the file is truncated")
@@ -123,7 +123,7 @@ def _games(path: Path) -> Catalogue:
         genres = game.fields.get("genres") or ()
         if not isinstance(genres, list | tuple):
             raise game.broken("a list of genres", "id", "title", "genres")
-        key, title = game.text("id"), clean(game.text("title") or game.text("app_name"))
+        key, title = game.id("id"), clean(game.text("title") or game.text("app_name"))
         if key and (title or key not in games):  # the dump has a few games without an id: no review can name them
             year = YEAR.match(game.text("release_date"))
             games[key] = Item(title, tuple(str(genre) for genre in genres), hint=year[0] if year else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data.readers import causes
-from rosepo_bench.data.readers.reading import broken, cut_off, lines, trimmed
+from rosepo_bench.data.readers.reading import broken, clean, cut_off, lines, trimmed
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 HEADER = "a header of name:type columns separated by tabs, e.g. user_id:token"
@@ -52,9 +52,10 @@ class Table:
         """Position of a column that must be there. UserError: what the file has, and the setting to write."""
         place = self.place(names)
         if place is None:
-            likely = (name for name in self.columns if re.search(LIKELY[key], name, re.IGNORECASE))
+            found = [clean(name) for name in self.columns]
+            likely = (name for name in found if re.search(LIKELY[key], name, re.IGNORECASE))
             raise UserError(
-                f"{self.path}: no column {' or '.join(names)}; found {', '.join(self.columns)}; say which one it is, "
+                f"{self.path}: no column {' or '.join(names)}; found {', '.join(found)}; say which one it is, "
                 f'e.g. columns.{key} = "{next(likely, "NAME")}"'
             )
         return place

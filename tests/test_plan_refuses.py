@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from running import MICRO
+from saved_model import save_model
 from test_run import REFUSED
+from test_selection import atomic
 
 from rosepo_bench import cli
 from rosepo_bench.data import catalog
@@ -27,6 +29,30 @@ def test_a_plan_refuses_what_a_run_refuses(
     assert cli.main(["plan", "--all", *profile, *folders, "--offline", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_records_no_checksum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the data set's files and of a model's; a run does."""
+    save_model("qwen3", tmp_path / "model")
+    atomic(tmp_path / "files")
+    settings = {"source": "atomic", "path": tmp_path / "files/mine", "synthetic": "auto", "candidates": 5}
+    line = [
+        "--profile",
+        str(MICRO),
+        "--out",
+        str(tmp_path / "out"),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--offline",
+    ]
+    for setting in (*(f"datasets.steam.{key}={value}" for key, value in settings.items()), "prompt.history=6"):
+        line += ["--set", setting]
+    line += ["--set", f"model.name=hf:{tmp_path / 'model'}"]
+    assert cli.main(["plan", "--methods", "popularity,zero_shot", *line]) == 0
+    assert "2 of 2 cells to do" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "model"]
+    assert cli.main(["run", "--methods", "popularity", *line]) == 0
+    assert (tmp_path / "cache" / "checksums.json").is_file()
 
 
 def test_a_plan_takes_over_what_a_run_has_prepared(

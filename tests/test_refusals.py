@@ -278,7 +278,8 @@ def test_a_plan_fetches_and_writes_nothing(
     def refuse(*_: object) -> Path:
         raise AssertionError("it fetches")
 
-    monkeypatch.setattr(fetch, "download", refuse)
+    monkeypatch.setattr(fetch, "_http", refuse)
+    monkeypatch.setattr(fetch, "_pip", refuse)
     arguments = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"), "--methods", "popularity,dpo"]
     assert cli.main(["plan", *arguments]) == 0
     told = capsys.readouterr().out

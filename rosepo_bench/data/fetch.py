@@ -11,7 +11,9 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from rosepo_bench.base.seeds import digest
 from rosepo_bench.base.store import atomic_folder, read_json, write_json
 from rosepo_bench.data.types import RawFile
 
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
 TIMEOUT_S = 30
 PIP_TIMEOUT_S = 300
 MOST_MEMBERS = 10_000  # of an archive; RecBole's wheel, the largest here, has 261
@@ -31,6 +34,20 @@ MOST_BYTES = 8 << 30  # that an archive may unpack to; MovieLens-32M takes 0.9 G
 class FetchError(UserError):
     """A location did not give the published file: it cannot be reached, or sent something else (a login page, say). The
     next location may be tried, and the final error names every failure."""
+
+
+class NotFetchedError(UserError):
+    """The files would be fetched or unpacked, but nothing may be written now."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Within, nothing is written: no archive is downloaded or unpacked (NotFetchedError), and no checksum recorded."""
+    before = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(before)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,8 @@ def download(archive: Archive, folder: Path) -> Path:
     target = folder / archive.file
     if target.is_file():
         return target
+    if _looking.get():
+        raise NotFetchedError(f"{archive.where}: not fetched yet")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,6 +85,8 @@ def download(archive: Archive, folder: Path) -> Path:
 def unpack(archive: Archive, path: Path, folder: Path) -> None:
     """Checks ``path`` and extracts ``archive.members``, and nothing else, into ``folder``, which is complete or absent.
     An archive is refused that has a link or a member that points outside of its folder, or that is too large."""
+    if _looking.get():
+        raise NotFetchedError(f"{path}: not unpacked yet")
     verify(path, archive.checksum)
     try:
         with zipfile.ZipFile(path) as content:
@@ -123,9 +144,9 @@ def fingerprint(path: Path, book: Path, *, fixed: bool = False, published: str =
         )
     if believed:
         return RawFile(path.name, status.st_size, found)
-    if known is None:
+    if known is None and not _looking.get():
         progress.say(f"{path}: first use, sha256 {found} recorded in {book}")
-    elif known != found:
+    elif known is not None and known != found:
         if fixed:
             raise UserError(
                 f"{path}: sha256 is {found}, when it was fetched it was {known}; put the first file back, "
@@ -133,7 +154,8 @@ def fingerprint(path: Path, book: Path, *, fixed: bool = False, published: str =
                 "comparable)"
             )
         progress.say(f"{path}: changed since it was last used, sha256 {found} recorded in {book}")
-    write_json(book, {**entries, key: _entry(key, seen, found)})
+    if not _looking.get():
+        write_json(book, {**entries, key: _entry(key, seen, found)})
     return RawFile(path.name, status.st_size, found)
 
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from rosepo_bench.base.config import ModelConfig, PreferenceConfig, RunConfig
 from rosepo_bench.base.failures import read_failures
+from rosepo_bench.data import fetch
 from rosepo_bench.data.types import Dataset
 from rosepo_bench.engine.model.language_model import pretrained_config, pretrained_name
 from rosepo_bench.pipeline.stages import Stage, kind
@@ -58,7 +59,8 @@ def plan_rows(config: RunConfig, places: Places) -> list[dict[str, Any]]:
     is empty and the estimate None."""
     failed = {failure.key for failure in read_failures(places.out)}
     counted: set[str] = set()
-    planned, rows = cells(config, replace(places, looking=True)), []
+    with fetch.looking():
+        planned, rows = cells(config, replace(places, looking=True)), []
     measured = planned[0].task.stages.measured()
     datasets: dict[str, Dataset] = {}
     for cell in planned:

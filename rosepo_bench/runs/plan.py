@@ -10,7 +10,7 @@ from rosepo_bench.base import records
 from rosepo_bench.base.config import DatasetConfig, RunConfig
 from rosepo_bench.base.configure import for_dataset
 from rosepo_bench.base.errors import PATH, UserError, of_dataset, shown
-from rosepo_bench.data import catalog
+from rosepo_bench.data import catalog, fetch
 from rosepo_bench.data.catalog import SOURCES, Resolved
 from rosepo_bench.engine.model.language_model import pretrained_name
 from rosepo_bench.pipeline.stages import Stage, Stages
@@ -18,9 +18,6 @@ from rosepo_bench.pipeline.task import Task
 from rosepo_bench.runs.cells import Cell, Shared
 from rosepo_bench.runs.composing import check_listed, check_metric, check_sections, composed, select
 from rosepo_bench.runs.methods import Method, methods
-
-NOT_FETCHED = "offline: nothing was fetched"
-"""In the error of `catalog.resolve` where a run with a network would fetch the files."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,10 @@ def _check_hub(model: str) -> None:
 
 def resolved(name: str, dataset: DatasetConfig, places: Places) -> Resolved:
     """The files of a data set. UserError, which names it as the profile does: no files, or they cannot be read."""
-    offline = places.offline or places.looking
     with of_dataset(name):
         try:
-            return catalog.resolve(dataset.source, dataset, places.data, places.cache, offline)
-        except UserError as error:
-            if places.offline or NOT_FETCHED not in str(error):
-                raise
+            return catalog.resolve(dataset.source, dataset, places.data, places.cache, places.offline)
+        except fetch.NotFetchedError:
             return Resolved(SOURCES[dataset.source], "real", name=dataset.source)
         except OSError as error:
             path = shown(str(error.filename), longest=PATH)

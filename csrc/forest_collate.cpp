@@ -15,7 +15,8 @@ void check(const View& tree) {
     const auto demand = [](bool good, const char* wrong) {
         if (!good) throw std::invalid_argument(wrong);
     };
-    demand(tree.sequences >= 0 && tree.sequences <= kMostSequences, "a tree has no such number of sequences");
+    demand(tree.sequences >= 0 && tree.sequences <= kMostSequences,
+           "a tree has no such number of sequences");
     for (int64_t k = 0; k < tree.size; ++k)
         demand(tree.end[k] > k && tree.end[k] <= tree.size, "a subtree ends outside of its tree");
     for (int64_t i = 0; i < tree.triples; ++i) {

@@ -74,7 +74,8 @@ ROSEPO_INLINE A exp_one(A x) {
 template <bool capped, bool keep, typename S>
 compute_t<S> sum_exp(const Rows<S>& op, S* x, compute_t<S> most) {
     using A = compute_t<S>;
-    const A shift = capped ? squash<capped>(most, op.scale, op.cap) : most, scale = capped ? A(1) : op.scale;
+    const A shift = capped ? squash<capped>(most, op.scale, op.cap) : most,
+            scale = capped ? A(1) : op.scale;
     lanes_t<A> sum = all_lanes<A>(0);
     A rest = 0;
     walk<A>(

@@ -200,7 +200,7 @@ class SFTConfig(TrainingConfig):
 
     epochs: float = Field(1.0, gt=0, le=1_000_000, description="passes over all training steps; may be fractional")
     min_steps: int = Field(
-        1500,
+        4000,
         ge=0,
         le=MOST,
         description="optimizer steps at least, for which small data are passed more often; not if steps is set",

@@ -31,8 +31,8 @@ from rosepo_bench.report import tables
 from rosepo_bench.report.render import markdown
 from rosepo_bench.runs import record
 from rosepo_bench.runs.cells import Cell
-from rosepo_bench.runs.methods import Preference
 from rosepo_bench.runs.plan import Places, cells, closure, is_done
+from rosepo_bench.runs.rehearsal import check_data
 
 DONE, FAILED = 0, 3
 
@@ -51,7 +51,7 @@ def run(config: RunConfig, places: Places, *, force: bool = False) -> int:
         if any(waiting):
             _prepare_torch(config)
         for unfinished in waiting:
-            _check(unfinished)
+            check_data(unfinished)
         for group, unfinished in zip(groups, waiting, strict=True):
             if unfinished:
                 _run_dataset(group, unfinished, planned)
@@ -64,17 +64,6 @@ def _prepare_torch(config: RunConfig) -> None:
         torch.set_num_threads(config.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for deterministic matrix products on a GPU
     torch.use_deterministic_algorithms(True)
-
-
-def _check(unfinished: list[Cell]) -> None:
-    """Raises the input errors of a data set before any training."""
-    usable = [cell for cell in unfinished if not cell.broken]
-    for cell in usable:
-        cell.check_data()
-    language = next((cell.language for cell in usable if cell.reads_titles), None)
-    if language is not None:
-        rejected = [cell.method.rejected for cell in usable if isinstance(cell.method, Preference)]
-        language.check(rejected=max(rejected, default=0))
 
 
 def _run_dataset(group: list[Cell], unfinished: list[Cell], planned: list[Cell]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosepo_bench.base.errors import UserError, nearest
+from rosepo_bench.commands import audit
 from rosepo_bench.commands.selection import add_profile, configuration, places
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def add(verbs: Any) -> argparse.ArgumentParser:
         sub = actions.add_parser(action, help=text)
         sub.add_argument("name", help="a data set of the profile, or a name of `ls datasets`")
         add_profile(sub)
+    audit.add(actions).set_defaults(command=audit, source_of=_source)
     return verb
 
 

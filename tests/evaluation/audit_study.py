@@ -18,7 +18,7 @@ from rosepo_bench.evaluation.audit.audit import audit
 from rosepo_bench.evaluation.audit.testing import EXCEEDANCES, LEVEL, REDRAWS
 from rosepo_bench.report.markdown import paragraph, table
 
-ROWS = 300
+ROWS, HONEST_ROWS = 300, 150
 
 
 def leaks(limit: int) -> list[list[str]]:
@@ -39,7 +39,7 @@ def p_values(kind: str, files: int) -> Float64[np.ndarray, " files"]:
     """Of honest files; a random point within the step of a sequential p-value, so that they can be uniform."""
     found, rng = [], np.random.default_rng(audit_files.KINDS.index(kind))
     for seed in range(files):
-        outcome = audit(audit_files.honest(kind, 1000 + seed, ROWS).table(), seed=seed).outcome
+        outcome = audit(audit_files.honest(kind, 1000 + seed, HONEST_ROWS).table(), seed=seed).outcome
         assert outcome is not None
         p, done = outcome.p, outcome.redraws
         below = EXCEEDANCES / (done + 1) if p == EXCEEDANCES / done else p - 1 / (done + 1)
@@ -75,17 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     planted, uniform = leaks(given.limit), honest(given.honest)
     about = paragraph(
-        f"Made-up files of {ROWS} rows with {audit_files.SIZE} candidates each out of 400 items, and as many rows of",
-        "validation. `make audit-study` writes this page.",
+        f"Made-up files with {audit_files.SIZE} candidates a row out of 400 items, and as many rows of validation.",
+        "`make audit-study` writes this page.",
     )
     leaky = paragraph(
-        "Each leak stands in a tenth of the rows of a file whose other negatives are uniform. HR@1, studentised excess",
+        f"Each leak stands in a tenth of {ROWS} rows whose other negatives are uniform. HR@1, studentised excess",
         f"and p are of the attack that is meant for it; an attack is flagged at p < {LEVEL}.",
     )
     clean = paragraph(
-        "Honest files draw their negatives uniformly, by popularity, or some rows by one and some by the other. KS:",
-        "p-value of a Kolmogorov-Smirnov test that the audits' p-values are uniform; then their shares below three",
-        "levels.",
+        f"Honest files of {HONEST_ROWS} rows draw their negatives uniformly, by popularity, or some rows by one and",
+        "some by the other. KS: p-value of a Kolmogorov-Smirnov test that the audits' p-values are uniform; then their",
+        "shares below three levels.",
     )
     header = ["leak", "attack", "blind HR@1", "studentised", "p", "flagged", "redraws"]
     tables = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Int32, Int64, Num
+from jaxtyping import Float, Float32, Int, Int32, Int64, Num
 
 from rosepo_bench.evaluation.audit.redraw import Draw
+
+BUCKETS = 512  # of the words of one list
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Name:
         return f"no. {place + 1} from {start}"
 
 
+@runtime_checkable
 class Attack(Protocol):
     """A family of attacks that share their work."""
 
@@ -46,9 +49,7 @@ def target_rank(scores: Num[np.ndarray, "*attacks n size"]) -> Int64[np.ndarray,
     return found
 
 
-def strict(
-    values: Sequence[float] | Num[np.ndarray, " items"], rng: np.random.Generator
-) -> Int32[np.ndarray, " items+1"]:
+def strict(values: Sequence[float] | Num[np.ndarray, " items"], rng: np.random.Generator) -> Int32[np.ndarray, " _"]:
     """Scores of the items in the order of ``values``, all different: ties are ordered at random, once for all lists.
     Padding comes last."""
     order = np.lexsort((rng.random(len(values)), np.asarray(values)))
@@ -68,24 +69,46 @@ class ByItem:
 
 
 class Central:
-    """The order by nearness to the list's centre of gravity, in spaces of item vectors."""
+    """The order by nearness to the list's centre of gravity, by unit vectors of the items."""
 
-    def __init__(self, spaces: dict[Name, Float[np.ndarray, "items width"]], rng: np.random.Generator) -> None:
-        self.names = tuple(spaces)
-        self.jitter = [1e-5 * rng.random(len(space) + 1, dtype=np.float32) for space in spaces.values()]
-        self.spaces = [
-            np.concatenate([space, np.zeros_like(space[:1])]).astype(np.float32) for space in spaces.values()
-        ]
+    names = (Name("centre by histories", "nearest to the others", "farthest from the others"),)
 
-    def ranks(self, draw: Draw) -> Int64[np.ndarray, "attacks n"]:
+    def __init__(self, vectors: Float[np.ndarray, "items width"], rng: np.random.Generator) -> None:
+        self.vectors = np.concatenate([vectors, np.zeros_like(vectors[:1])]).astype(np.float32)
+        self.jitter = 1e-5 * rng.random(len(self.vectors), dtype=np.float32)  # orders ties
+
+    def ranks(self, draw: Draw) -> Int64[np.ndarray, "1 n"]:
         """See Attack."""
-        found = []
-        for space, jitter in zip(self.spaces, self.jitter, strict=True):
-            own = space[draw.lists]
-            nearness = np.matmul(own, own.sum(1)[:, :, None])[:, :, 0] - np.square(own).sum(2) + jitter[draw.lists]
-            nearness[draw.lists == len(space) - 1] = -np.inf
-            found.append(target_rank(nearness))
-        return np.stack(found)
+        own = self.vectors[draw.lists]
+        nearness = np.matmul(own, own.sum(1)[:, :, None])[:, :, 0] - np.square(own).sum(2) + self.jitter[draw.lists]
+        nearness[draw.lists == len(self.vectors) - 1] = -np.inf
+        return target_rank(nearness)[None]
+
+
+class SharedWords:
+    """The order by the words that a title shares with the others of its list: the sum of their cosines. Words of one
+    list that share a bucket add noise. ``words`` and ``weights`` as :func:`features.words` gives them."""
+
+    names = (Name("centre by titles", "nearest to the others", "farthest from the others"),)
+
+    def __init__(
+        self,
+        words: Int32[np.ndarray, "items words"],
+        weights: Float32[np.ndarray, "items words"],
+        rng: np.random.Generator,
+    ) -> None:
+        bucket = rng.integers(BUCKETS, size=int(words.max()) + 1)
+        self.words, self.weights = (np.concatenate([one, one[:1] * 0]) for one in (bucket[words], weights))
+        self.jitter = 1e-5 * rng.random(len(self.words), dtype=np.float32)  # orders ties
+
+    def ranks(self, draw: Draw) -> Int64[np.ndarray, "1 n"]:
+        """See Attack."""
+        lists, n = draw.lists, len(draw.lists)
+        at, weights = self.words[lists] + np.arange(n)[:, None, None] * BUCKETS, self.weights[lists]
+        total = np.bincount(at.reshape(-1), weights.reshape(-1), n * BUCKETS).astype(np.float32)
+        nearness = (weights * (total.take(at) - weights)).sum(2) + self.jitter[lists]
+        nearness[lists == len(self.words) - 1] = -np.inf
+        return target_rank(nearness)[None]
 
 
 class Places:

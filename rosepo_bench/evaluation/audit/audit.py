@@ -12,7 +12,7 @@ from rosepo_bench.base.errors import UserError
 from rosepo_bench.base.intervals import Interval, wilson
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.evaluation.audit import features, redraw, testing
-from rosepo_bench.evaluation.audit.attacks import Attack, ByItem, Central, Places, Spelling
+from rosepo_bench.evaluation.audit.attacks import Attack, ByItem, Central, Places, SharedWords, Spelling
 from rosepo_bench.evaluation.audit.bar import Held, held
 from rosepo_bench.evaluation.audit.checks import Check, checks
 from rosepo_bench.evaluation.audit.companions import Companions, Counts, Hashes
@@ -106,8 +106,10 @@ def _attacks(table: Table, odd: OddSpelling | None, ordered: bool, rng: np.rando
     items, size = len(table.items), table.rows.candidates.shape[1]
     hashes = Hashes(items, len(table.rows), size, rng)
     found: list[Attack] = [ByItem(features.properties(table), rng)]
-    if spaces := features.spaces(table):
-        found.append(Central(spaces, rng))
+    if table.titles:
+        found.append(SharedWords(*features.words(table.titles), rng))
+    if (vectors := features.vectors(table)) is not None:
+        found.append(Central(vectors, rng))
     if not ordered:
         found.append(Places(table.rank))
     if odd is not None:

@@ -27,7 +27,7 @@ class Held:
 
     @property
     def flagged(self) -> bool:
-        return self.rate.high > self.bar
+        return bool(self.rate.high > self.bar)
 
 
 def held(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int32, Num
+from jaxtyping import Float32, Float64, Int32, Num
 from scipy import sparse
 from scipy.sparse import linalg
 
@@ -15,6 +15,7 @@ from rosepo_bench.evaluation.audit.attacks import Name
 from rosepo_bench.evaluation.audit.table import Table
 
 WIDTH = 16  # of item vectors
+WORDS = 8  # of a title
 
 
 def properties(table: Table) -> dict[Name, Num[np.ndarray, " items"]]:
@@ -25,7 +26,7 @@ def properties(table: Table) -> dict[Name, Num[np.ndarray, " items"]]:
         Name("repetition", "in most lists", "in fewest lists"): np.bincount(listed, minlength=len(table.items)),
     }
     if table.titles:
-        words: dict[Name, list[int]] = {
+        looks: dict[Name, list[int]] = {
             Name("title length", "the longest title", "the shortest title"): [len(title) for title in table.titles],
             Name("title case", "most capitals", "fewest capitals"): [
                 sum(map(str.isupper, title)) for title in table.titles
@@ -34,51 +35,36 @@ def properties(table: Table) -> dict[Name, Num[np.ndarray, " items"]]:
                 len(re.findall(r"[^\w\s]|^\s|\s$|\s\s", title)) for title in table.titles
             ],
         }
-        found |= {name: np.array(values) for name, values in words.items()}
+        found |= {name: np.array(values) for name, values in looks.items()}
     return found
 
 
-def spaces(table: Table) -> dict[Name, Float64[np.ndarray, "items width"]]:
-    """Unit vectors of items, by their titles' words and by the histories that hold them; none where too little is
-    known."""
-    found = {}
+def words(titles: Sequence[str]) -> tuple[Int32[np.ndarray, "items words"], Float32[np.ndarray, "items words"]]:
+    """The rarest words of each title, numbered from 1, and their weights: log inverse frequencies at unit length; 0 and
+    weight 0 where a title has fewer."""
+    told = [sorted(set(re.findall(r"\w+", title.casefold()))) for title in titles]
+    frequency = Counter(word for own in told for word in own)
+    number = {word: place for place, word in enumerate(frequency, start=1)}
+    found, weight = np.zeros((len(titles), WORDS), dtype=np.int32), np.zeros((len(titles), WORDS), dtype=np.float32)
+    for item, own in enumerate(told):
+        rarest = sorted(own, key=frequency.__getitem__)[:WORDS]
+        found[item, : len(rarest)] = [number[word] for word in rarest]
+        weight[item, : len(rarest)] = [np.log(1 + len(titles) / frequency[word]) for word in rarest]
+    return found, weight / np.linalg.norm(weight, axis=1, keepdims=True).clip(1e-9)
+
+
+def vectors(table: Table) -> Float64[np.ndarray, "items width"] | None:
+    """Unit vectors of the items by the histories that hold them; None where there are too few."""
     histories = [history for rows in (table.rows, *table.others) for history in rows.histories]
-    for what, counts in (("titles", _words(table.titles)), ("histories", _held(histories, len(table.items)))):
-        if counts is not None:
-            name = Name(f"centre by {what}", "nearest to the others", "farthest from the others")
-            found[name] = _vectors(counts)
-    return found
-
-
-def _words(titles: Sequence[str]) -> sparse.csr_array | None:
-    words: dict[str, int] = {}
-    pairs = [
-        (item, words.setdefault(word, len(words)))
-        for item, title in enumerate(titles)
-        for word in Counter(re.findall(r"\w+", title.casefold()))
-    ]
-    return _incidence(pairs, (len(titles), len(words)))
-
-
-def _held(histories: Sequence[Int32[np.ndarray, " _"]], items: int) -> sparse.csr_array | None:
-    pairs = [(item, row) for row, history in enumerate(histories) for item in set(history.tolist())]
-    return _incidence(pairs, (items, len(histories)))
-
-
-def _incidence(pairs: list[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array | None:
-    """Items × words or histories, rare columns weighing more; None for tables too small for vectors."""
-    if min(shape) <= WIDTH or not pairs:
+    items, shape = len(table.items), (len(table.items), len(histories))
+    if min(shape) <= WIDTH:
         return None
-    item, column = np.array(pairs).T
-    weight = np.log(shape[0] / np.bincount(column, minlength=shape[1]).clip(1))
-    return sparse.csr_array((weight[column], (item, column)), shape=shape)
-
-
-def _vectors(counts: sparse.csr_array) -> Float64[np.ndarray, "items width"]:
-    left, values, _ = linalg.svds(counts, k=WIDTH, v0=np.ones(min(counts.shape)))
-    vectors = left * values
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Float64[np.ndarray, "items width"] = np.divide(
-        vectors, length, where=length > 1e-9, out=np.zeros_like(vectors)
-    )
+    column = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    item = np.concatenate(histories)
+    weight = np.log(1 + items / np.bincount(column, minlength=len(histories)).clip(1))
+    counts = sparse.csr_array((weight[column], (item, column)), shape=shape)
+    left, values, _ = linalg.svds(counts, k=WIDTH, v0=np.ones(min(shape)))
+    found = left * values
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    unit: Float64[np.ndarray, "items width"] = np.divide(found, length, where=length > 1e-9, out=np.zeros_like(found))
     return unit

@@ -9,6 +9,7 @@ Places within a list are drawn independently, and so are the spellings of an ite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,16 +35,18 @@ class Redraws:
     """Draws from the null of ``table.rows``, all of which must be whole."""
 
     def __init__(self, table: Table, odd: OddSpelling | None, rng: np.random.Generator) -> None:
-        self.rng, self.items, self.odd = rng, len(table.items), odd
-        self.observed = observed(table, odd)
-        self.sizes = table.rows.sizes
-        self.rows = np.arange(len(table.rows)) * (self.items + 1)
-        self.taken = self._taken(table)
-        state = np.ascontiguousarray(rng.permuted(self.observed.lists[:, 1:], axis=1).T)
+        self.rng, self.odd = rng, odd
+        self.observed, self.sizes = observed(table, odd), table.rows.sizes
+        # The listed items, numbered anew, so that memory does not grow with the catalogue; padding is the last.
+        self.listed = np.union1d(self.observed.lists, [len(table.items)]).astype(np.int32)
+        self.padding = len(self.listed) - 1
+        self.rows = np.arange(len(table.rows)) * len(self.listed)
+        lists = np.searchsorted(self.listed, self.observed.lists)
+        self.taken = self._taken(lists, table.rows.histories)
+        self.hub = np.ascontiguousarray(rng.permuted(lists[:, 1:], axis=1).T)
         for _ in range(SWEEPS):
-            self._sweep(state)
-            self._turn(state)
-        self.hub = state
+            self._sweep(self.hub)
+            self._turn(self.hub)
 
     def draw(self) -> Draw:
         """One redraw."""
@@ -53,33 +56,37 @@ class Redraws:
             self._sweep(state)
         self._mark(state, False)
         self._mark(self.hub, True)
-        target = self.observed.lists[:, :1]
-        places = self.rng.random(self.observed.lists.shape, dtype=np.float32)
-        lists = np.concatenate([target, state.T], 1)
-        places[lists == self.items] = 2  # behind all others
+        lists = np.concatenate([self.observed.lists[:, :1], self.listed[state.T]], 1)
+        places = self.rng.random(lists.shape, dtype=np.float32)
+        places[lists == self.listed[-1]] = 2  # behind all others
         return Draw(lists, places, None if self.odd is None else self.odd.shuffled(self.rng))
 
-    def _taken(self, table: Table) -> Bool[np.ndarray, " n*(items+1)"]:
-        """What cannot be put into each row: its history, target and negatives; padding stays where it is."""
-        taken = np.zeros((len(table.rows), self.items + 1), dtype=bool)
-        np.put_along_axis(taken, self.observed.lists.astype(np.int64), True, 1)
-        taken[:, self.items] = True
-        for own, history in zip(taken, table.rows.histories, strict=False):
-            own[history] = True
+    def _taken(
+        self, lists: Int64[np.ndarray, "n size"], histories: Sequence[Int32[np.ndarray, " _"]]
+    ) -> Bool[np.ndarray, " _"]:
+        """What cannot be put into each row: its target, its negatives, and its history unless the file's own negatives
+        stand in histories too. Padding stays where it is."""
+        taken, known = np.zeros((2, len(lists), len(self.listed)), dtype=bool)
+        for own, history in zip(known, histories, strict=False):
+            own[np.isin(self.listed, history)] = True
+        if not np.take_along_axis(known, lists[:, 1:], 1).any():
+            taken |= known
+        np.put_along_axis(taken, lists, True, 1)
+        taken[:, self.padding] = True
         return taken.reshape(-1)
 
-    def _mark(self, state: Int32[np.ndarray, "size-1 n"], value: bool) -> None:
+    def _mark(self, state: Int64[np.ndarray, "_ n"], value: bool) -> None:
         at = (self.rows + state).reshape(-1)
         self.taken[at] = value
-        self.taken[self.rows + self.items] = True
+        self.taken[self.rows + self.padding] = True
 
-    def _turn(self, state: Int32[np.ndarray, "size-1 n"]) -> None:
+    def _turn(self, state: Int64[np.ndarray, "_ n"]) -> None:
         """Turns each row's negatives by a random number of columns: a row is a set, and swaps stay in a column."""
         depth, n = state.shape
         at = (np.arange(depth)[:, None] + self.rng.integers(depth, size=n)) % depth
         state[:] = np.take_along_axis(state, at, 0)
 
-    def _sweep(self, state: Int32[np.ndarray, "size-1 n"]) -> None:
+    def _sweep(self, state: Int64[np.ndarray, "_ n"]) -> None:
         """Pairs the rows at random for every column and swaps where both rows can take the other's negative."""
         n, taken = len(self.rows), self.taken
         for column in self.rng.permutation(len(state)):

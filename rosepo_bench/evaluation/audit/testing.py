@@ -14,7 +14,7 @@ from rosepo_bench.evaluation.audit.redraw import Draw, Redraws
 LEVEL = 0.001
 REDRAWS = 10_000
 EXCEEDANCES = 20
-PILOT = 200
+PILOT = 100
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Outcome:
 def compare(attacks: Sequence[Attack], redraws: Redraws, limit: int = REDRAWS) -> Outcome:
     """Compares the file with up to ``limit`` redraws and stops after 20 that are as extreme (Besag and Clifford,
     Sequential Monte Carlo p-values, Biometrika 78, 1991): p = 20 / redraws then, else (1 + as extreme) / (1 + limit).
-    Means and deviations of the hits come from 200 redraws that are not compared."""
+    Means and deviations of the hits come from 100 further redraws, which are not compared."""
     sizes, width = redraws.sizes, int(redraws.sizes.max())
 
     def hits(draw: Draw) -> Int64[np.ndarray, "attacks places"]:

@@ -28,7 +28,7 @@ class Name:
         if place in (0, size - 1, size):
             return self.last if place else self.first
         place, start = (place, self.first) if place < size else (place - size, self.last)
-        return f"no. {place + 1} from {start}"
+        return f"place {place + 1}; 1 is {start}"
 
 
 @runtime_checkable

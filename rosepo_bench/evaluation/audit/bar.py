@@ -18,8 +18,8 @@ ABOVE_CHANCE = 0.05
 
 @dataclass(frozen=True)
 class Held:
-    """One attack's blind HR@1, with its 95 % interval. ``bar``: chance + 0.05. It is flagged unless the whole interval
-    is below the bar: a file with few rows may not show that it is clean."""
+    """One attack's blind HR@1, with its 95 % interval. ``bar``: chance + 0.05. It is flagged where the whole interval
+    is above the bar."""
 
     attack: str
     rate: Interval
@@ -27,7 +27,7 @@ class Held:
 
     @property
     def flagged(self) -> bool:
-        return bool(self.rate.high > self.bar)
+        return bool(self.rate.low > self.bar)
 
 
 def held(

@@ -9,6 +9,7 @@ import numpy as np
 from rosepo_bench.evaluation.audit.table import PAD, Rows, Table, repeated
 
 Answer = tuple[tuple[int, ...], int]  # a history and its target
+LONG = 5  # items of a history that two users do not share by chance
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Check:
 
 def checks(table: Table) -> tuple[Check, ...]:
     """All checks of the audited rows, and of their overlap with the other splits."""
-    rows, n = table.rows, len(table.rows)
+    rows, n, own = table.rows, len(table.rows), _answers(table.rows)
+    answer = f"target and history ({LONG} items or more) are those"
     missing = int((rows.candidates != rows.target[:, None]).all(1).sum())
     other = n - int(np.bincount(rows.sizes).max())
     found = [
@@ -36,28 +38,30 @@ def checks(table: Table) -> tuple[Check, ...]:
         Check("the list has another length than most", other, n),
     ]
     if rows.histories:
-        pairs = list(zip(rows.histories, rows.target.tolist(), strict=True))
         known = [set(history.tolist()) for history in rows.histories]
         listed = [
             set(own[own != PAD].tolist()) - {target} for own, target in zip(rows.candidates, rows.target, strict=True)
         ]
         found += [
-            Check("the target is in the history", sum(target in history for history, target in pairs), n),
+            Check("the target is in the history", sum(map(set.__contains__, known, rows.target.tolist())), n),
             Check("a negative is in the history", sum(map(bool, map(set.__and__, known, listed))), n),
-            Check("history and target are those of an earlier row", n - len(set(_answers(rows))), n),
+            Check(f"{answer} of an earlier row", len(own) - len(set(own)), n),
         ]
     for split in table.others:
-        if rows.users and split.users:
-            users = set(split.users)
-            found.append(Check(f"the user is in {split.name} too", sum(user in users for user in rows.users), n))
         if rows.histories and split.histories:
             answers = set(_answers(split))
-            shared = sum(answer in answers for answer in _answers(rows) if answer[0])
-            found.append(Check(f"history and target are in {split.name} too", shared, n, flaw=True))
+            found.append(Check(f"{answer} of {split.name} too", sum(one in answers for one in own), n))
+        if rows.users and split.users:
+            users, asked = set(split.users), set(zip(split.users, split.target.tolist(), strict=True))
+            again = sum(one in asked for one in zip(rows.users, rows.target.tolist(), strict=True))
+            found += [
+                Check(f"the user is in {split.name} too", sum(user in users for user in rows.users), n),
+                Check(f"the user has this target in {split.name} too", again, n, flaw=True),
+            ]
     return tuple(found)
 
 
 def _answers(rows: Rows) -> list[Answer]:
-    return [
-        (tuple(history.tolist()), target) for history, target in zip(rows.histories, rows.target.tolist(), strict=True)
-    ]
+    """The targets with their histories, where these are long."""
+    pairs = zip(rows.histories, rows.target.tolist(), strict=False)
+    return [(tuple(history.tolist()), target) for history, target in pairs if len(history) >= LONG]

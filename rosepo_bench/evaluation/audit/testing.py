@@ -42,7 +42,8 @@ class Outcome:
 def compare(attacks: Sequence[Attack], redraws: Redraws, limit: int = REDRAWS) -> Outcome:
     """Compares the file with up to ``limit`` redraws and stops after 20 that are as extreme (Besag and Clifford,
     Sequential Monte Carlo p-values, Biometrika 78, 1991): p = 20 / redraws then, else (1 + as extreme) / (1 + limit).
-    Means and deviations of the hits come from 100 further redraws, which are not compared."""
+    Means and deviations of the hits come from 100 further redraws, which are not compared; no deviation is below that
+    of a guess by chance, so that rare hits do not rule the maximum."""
     sizes, width = redraws.sizes, int(redraws.sizes.max())
 
     def hits(draw: Draw) -> Int64[np.ndarray, "attacks places"]:
@@ -50,7 +51,8 @@ def compare(attacks: Sequence[Attack], redraws: Redraws, limit: int = REDRAWS) -
 
     seen = hits(redraws.observed)
     pilot = np.stack([hits(redraws.draw()) for _ in range(PILOT)])
-    mean, deviation = pilot.mean(0), pilot.std(0, ddof=1).clip(1)  # one row is never more than one deviation
+    by_chance = np.sqrt((1 / sizes * (1 - 1 / sizes)).sum())
+    mean, deviation = pilot.mean(0), pilot.std(0, ddof=1).clip(by_chance)
 
     def excess(found: Int64[np.ndarray, "attacks places"]) -> Float64[np.ndarray, "attacks places"]:
         studentised: Float64[np.ndarray, "attacks places"] = (found - mean) / deviation

@@ -64,7 +64,7 @@ def verdict(audit: Audit) -> str:
     if not audit.flagged:
         return "Clean: no attack finds the target better than the file's own negatives explain, and no check fails."
     found = [f"a leak by {', '.join(audit.leaks)}"] if audit.leaks else []
-    return f"Flagged: {'; '.join(found + [f'in {check.count} rows {check.what}' for check in audit.flaws])}."
+    return f"Flagged: {'; '.join(found + [f'{check.what} (rows: {check.count})' for check in audit.flaws])}."
 
 
 def _grids(audit: Audit) -> list[Grid]:
@@ -108,8 +108,8 @@ def _sentences(audit: Audit) -> list[str]:
         )
     else:
         attacked += (
-            " The negatives belong to their rows: an attack is flagged unless its whole 95 % interval is below the bar,"
-            " which is chance + 0.05."
+            " The negatives belong to their rows, so that no redraw can stand for them: an attack is flagged where its"
+            " whole 95 % interval is above the bar, which is chance + 0.05."
         )
     told.append(attacked)
     if audit.popularity is not None:

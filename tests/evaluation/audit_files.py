@@ -92,12 +92,14 @@ def chosen(world: World, share: float) -> list[Row]:
 
 
 def _negatives(world: World, rows: list[Row], fit: Callable[[Row], np.ndarray]) -> None:
-    """Draws each row's negatives from those that ``fit``, which may be a mask or the items themselves."""
-    for row in rows:
-        found = fit(row)
-        able = row.can_take(np.flatnonzero(found) if found.dtype == bool else found)
-        if len(able) >= SIZE - 1:
-            row.negatives = world.rng.choice(able, SIZE - 1, replace=False).tolist()
+    """Draws the negatives of as many rows as are given from the items that ``fit``; other rows stand in for those that
+    too few items fit."""
+    rest = [row for row in world.test if not any(row is one for one in rows)]
+    left = len(rows)
+    for row in (*rows, *rest):
+        able = row.can_take(np.flatnonzero(fit(row)))
+        if left and len(able) >= SIZE - 1:
+            row.negatives, left = world.rng.choice(able, SIZE - 1, replace=False).tolist(), left - 1
 
 
 def position(world: World, rows: list[Row]) -> None:
@@ -124,9 +126,9 @@ def title_length(world: World, rows: list[Row]) -> None:
 
 
 def punctuation(world: World, rows: list[Row]) -> None:
-    """All negatives have other punctuation marks than the target, in number: none."""
+    """All negatives have fewer punctuation marks."""
     marks = np.array([title.count("!") for title in world.titles])
-    _negatives(world, rows, lambda row: marks < max(1, marks[row.target]))
+    _negatives(world, rows, lambda row: marks < marks[row.target])
 
 
 def spelling(world: World, rows: list[Row]) -> None:
@@ -196,7 +198,7 @@ LEAKS: dict[str, tuple[Plant, str]] = {
     "negatives of larger ids": (id_order, "id order"),
     "sorted negatives": (out_of_order, "out of order"),
     "shorter negatives": (title_length, "title length"),
-    "negatives without punctuation": (punctuation, "title punctuation"),
+    "negatives with less punctuation": (punctuation, "title punctuation"),
     "target in capitals": (spelling, "spelling"),
     "negatives that are seen more often": (rarity, "repetition"),
     "negatives near the target": (centre, "centre by titles"),

@@ -179,7 +179,7 @@ def test_plain_checks_count_what_is_wrong() -> None:
         "a negative is in the history": 2,
         "target and history (5 items or more) are those of an earlier row": 1,
         "the user is in validation too": 2,
-        "the user has this target in validation too": 1,
+        "user, history and target are those of a row of validation": 1,
         "target and history (5 items or more) are those of validation too": 2,
     }
     assert [check.count for check in found.flaws] == [1, 1, 1]

@@ -52,11 +52,11 @@ def checks(table: Table) -> tuple[Check, ...]:
             answers = set(_answers(split))
             found.append(Check(f"{answer} of {split.name} too", sum(one in answers for one in own), n))
         if rows.users and split.users:
-            users, asked = set(split.users), set(zip(split.users, split.target.tolist(), strict=True))
-            again = sum(one in asked for one in zip(rows.users, rows.target.tolist(), strict=True))
+            users, asked = set(split.users), set(_asked(split))
+            again = sum(one in asked for one in _asked(rows))
             found += [
                 Check(f"the user is in {split.name} too", sum(user in users for user in rows.users), n),
-                Check(f"the user has this target in {split.name} too", again, n, flaw=True),
+                Check(f"user, history and target are those of a row of {split.name}", again, n, flaw=True),
             ]
     return tuple(found)
 
@@ -65,3 +65,9 @@ def _answers(rows: Rows) -> list[Answer]:
     """The targets with their histories, where these are long."""
     pairs = zip(rows.histories, rows.target.tolist(), strict=False)
     return [(tuple(history.tolist()), target) for history, target in pairs if len(history) >= LONG]
+
+
+def _asked(rows: Rows) -> list[tuple[str, tuple[int, ...], int]]:
+    """Users, histories and targets."""
+    histories = [tuple(history.tolist()) for history in rows.histories] or [()] * len(rows)
+    return list(zip(rows.users, histories, rows.target.tolist(), strict=True))

@@ -62,7 +62,7 @@ class World:
 
 
 def honest(kind: str, seed: int, rows: int = 300, items: int = 400) -> World:
-    """Negatives drawn by the law ``kind``; mixed: some rows by one and some by the other."""
+    """Negatives drawn by the law ``kind``; mixed: half of each list by one, half by the other."""
     rng = np.random.default_rng(seed)
     words = np.stack([rng.choice(WORDS, 4, replace=False) for _ in range(items)])
     fillers = [" " + "x" * rng.integers(12) + "!" * rng.integers(4) for _ in range(items)]
@@ -73,13 +73,17 @@ def honest(kind: str, seed: int, rows: int = 300, items: int = 400) -> World:
     popularity = rng.permutation(1 / np.arange(1, items + 1) ** 0.8)
     world = World(rng, titles, words, popularity / popularity.sum(), [], [])
     laws = {"uniform": np.full(items, 1 / items), "popularity": world.popularity}
+    drawn = [kind] if kind in laws else list(laws)
     for part in (world.test, world.validation):
-        for row in range(rows):
+        for _ in range(rows):
             own = rng.choice(items, rng.integers(5, 30), replace=False, p=world.popularity).tolist()
-            law = laws[kind if kind in laws else KINDS[row % 2]].copy()
-            law[own] = 0
-            negatives = rng.choice(items, SIZE - 1, replace=False, p=law / law.sum()).tolist()
-            part.append(Row(own[1:], own[0], negatives, int(rng.integers(SIZE))))
+            listed: list[int] = []
+            for place, one in enumerate(drawn):
+                law = laws[one].copy()
+                law[own + listed] = 0
+                number = (SIZE - 1 + place) // len(drawn)
+                listed += rng.choice(items, number, replace=False, p=law / law.sum()).tolist()
+            part.append(Row(own[1:], own[0], listed, int(rng.integers(SIZE))))
     return world
 
 
@@ -138,11 +142,11 @@ def spelling(world: World, rows: list[Row]) -> None:
 
 
 def rarity(world: World, rows: list[Row]) -> None:
-    """All negatives stand in more lists than the target."""
+    """All negatives stand in many more lists than the target."""
     seen = np.bincount(
         [item for row in world.test for item in (*row.negatives, row.target)], minlength=len(world.items)
     )
-    _negatives(world, rows, lambda row: seen > seen[row.target])
+    _negatives(world, rows, lambda row: seen > 1.5 * seen[row.target])
 
 
 def centre(world: World, rows: list[Row]) -> None:
@@ -200,7 +204,7 @@ LEAKS: dict[str, tuple[Plant, str]] = {
     "shorter negatives": (title_length, "title length"),
     "negatives with less punctuation": (punctuation, "title punctuation"),
     "target in capitals": (spelling, "spelling"),
-    "negatives that are seen more often": (rarity, "repetition"),
+    "negatives seen far more often": (rarity, "repetition"),
     "negatives near the target": (centre, "centre by titles"),
     "one seed for several rows": (seed_reuse, "lists in other rows"),
     "negatives seeded by the target": (seeded_by_target, "targets in other rows"),

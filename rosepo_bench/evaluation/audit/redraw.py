@@ -2,10 +2,11 @@
 
 The file's own negatives are exchanged between its rows: every arrangement that puts no negative into its row's history,
 onto its target, or twice into a list has the same probability. An honest law of negatives, uniform or by popularity,
-has this property, whatever the targets' popularity is, if it is the same in all rows. The arrangements are reached by random swaps, and the redraws
-are exchangeable with the file itself by the parallel scheme of Besag and Clifford (Generalized Monte Carlo significance
-tests, Biometrika 76, 1989): the chain runs backwards from the file to a hub, and each redraw runs forwards from there.
-Places within a list are drawn independently, and so are the spellings of an item among its occurrences."""
+has this property whatever the targets' popularity is, if it is one law for all rows. The arrangements are reached by
+random swaps, and the redraws are exchangeable with the file itself by the parallel scheme of Besag and Clifford
+(Generalized Monte Carlo significance tests, Biometrika 76, 1989): the chain runs backwards from the file to a hub, and
+each redraw runs forwards from there. Places within a list are drawn independently, and so are the spellings of an item
+among its occurrences."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NEEDED := torch numpy scipy transformers peft tokenizers safetensors pydantic po
 	pybind11 setuptools wheel pytest pytest_benchmark pytest_timeout hypothesis beartype jaxtyping
 ARGS ?=
 
-.PHONY: demo test bench gpu compare errors equality ranking trees losses mutants kills sanitize fuzz engine-alone imports lint build clean check \
+.PHONY: demo test bench gpu compare errors equality ranking trees losses mutants kills sanitize fuzz audit-study engine-alone imports lint build clean check \
 	force
 .DEFAULT_GOAL := build
 
@@ -83,6 +83,10 @@ sanitize: build
 # a quarter of an hour on two cores. ARGS="--seed 1" draws others, "--calls 0" or "--inputs 0" leaves one part out.
 fuzz: build
 	$(BIN) tests/fuzz/run_fuzz.py $(ARGS)
+
+# Honest and leaking candidate files through `data audit`: results/audit.md. Takes half an hour, resumable.
+audit-study: build
+	$(BIN) tests/evaluation/audit_study.py $(ARGS)
 
 # A fresh environment with torch, numpy and the build's tools alone builds the engine and runs the examples of docs/engine.md.
 engine-alone:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosepo_bench.base.errors import UserError
-from rosepo_bench.commands.selection import add_profile, configuration, places
+from rosepo_bench.commands.selection import add_profile, places
 
 if TYPE_CHECKING:
     from rosepo_bench.evaluation.audit.table import Table
@@ -95,12 +95,11 @@ def _ours(given: argparse.Namespace) -> Table:
     from rosepo_bench.base import progress
     from rosepo_bench.data import candidates, catalog, sequences
     from rosepo_bench.evaluation.audit import ours
+    from rosepo_bench.runs.plan import resolved as resolve
 
-    config = configuration(given)
-    settings = config.datasets.get(given.name) or given.source_of(given.name)
-    where = places(given, Path())
+    settings = given.settings_of(given)
     with progress.shown():
-        resolved = catalog.resolve(settings.source, settings, where.data, where.cache, where.offline)
+        resolved = resolve(given.name, settings, places(given, Path()))
         dataset = replace(catalog.load(resolved, settings), label=given.name)
     split = sequences.split(dataset, settings.split)
     size, seed = settings.candidates, settings.seed

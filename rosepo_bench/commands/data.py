@@ -7,14 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
 from rosepo_bench.base.errors import UserError, nearest, of_dataset, shown
-from rosepo_bench.commands.selection import add_profile, places, table_of
-=======
-from rosepo_bench.base.errors import UserError, nearest
 from rosepo_bench.commands import audit
-from rosepo_bench.commands.selection import add_profile, configuration, places
->>>>>>> audit
+from rosepo_bench.commands.selection import add_profile, places, table_of
 
 if TYPE_CHECKING:
     from rosepo_bench.base.config import DatasetConfig
@@ -31,7 +26,7 @@ def add(verbs: Any) -> argparse.ArgumentParser:
         sub = actions.add_parser(action, help=text)
         sub.add_argument("name", help="a data set of the profile, or a name of `ls datasets`")
         add_profile(sub)
-    audit.add(actions).set_defaults(command=audit, source_of=_source)
+    audit.add(actions).set_defaults(command=audit, settings_of=_dataset)
     return verb
 
 

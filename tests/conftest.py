@@ -4,13 +4,14 @@ there."""
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import array_checks  # noqa: F401  (before the package: it watches imports)
 import pytest
 import torch
 
-from rosepo_bench.base import progress
+from rosepo_bench.base import progress, signals
 from rosepo_bench.base.errors import UserError
 from rosepo_bench.data import fetch
 from rosepo_bench.data.sources import SOURCES
@@ -35,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark-device") == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--benchmark-device cuda: torch sees no GPU here")
+    for number in signals.ENDING:  # a shell lets its background jobs ignore some of them, and so would all runs of tests
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -179,7 +179,7 @@ def test_a_bug_within_a_cell_asks_for_a_report_too(
 
 # --- signals --------------------------------------------------------------------------------------------------------
 
-LONG = ("--methods", "sft", "--set", "sft.epochs=8")
+LONG = ("--methods", "sft", "--set", "sft.epochs=40")
 STATUS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -213,7 +213,7 @@ def test_a_signal_writes_a_checkpoint_from_which_the_same_command_resumes(tmp_pa
             assert process.stdout
             while "goes on at step" not in (line := process.stdout.readline()):
                 assert process.poll() is None
-            time.sleep(0.3)
+            time.sleep(0.1)
             began = time.monotonic()
             process.send_signal(number)
             _, said = process.communicate(timeout=60)

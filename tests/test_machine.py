@@ -24,8 +24,8 @@ METHODS = "popularity,sasrec,sft"
 HINT = "; the same command resumes from here\n"
 
 
-def command(out: Path, *more: str) -> list[str]:
-    line = ["run", "--methods", METHODS, "--profile", str(MICRO), "--out", str(out)]
+def command(out: Path, *more: str, methods: str = METHODS) -> list[str]:
+    line = ["run", "--methods", methods, "--profile", str(MICRO), "--out", str(out)]
     return [*line, "--cache-dir", str(out / "cache"), "--offline", *more]
 
 
@@ -110,10 +110,10 @@ def test_the_same_command_resumes_after_a_real_full_disk(
 
     with monkeypatch.context() as planted:
         planted.setattr(store, "write_bytes", full)
-        assert cli.main([*command(tmp_path), "--methods", "popularity,sft,dpo"]) == 2
+        assert cli.main(command(tmp_path, methods="popularity,sft,dpo")) == 2
     assert "disk full while writing" in capsys.readouterr().err
     assert cells == ["popularity", "sft"]
-    assert cli.main([*command(tmp_path), "--methods", "popularity,sft,dpo"]) == 0
+    assert cli.main(command(tmp_path, methods="popularity,sft,dpo")) == 0
     assert cells == ["popularity", "sft", "sft", "dpo"]
     assert not list((tmp_path / "failures").iterdir())
 
@@ -124,7 +124,7 @@ def test_memory_that_lacks_before_any_cell_is_said_too(
     def check(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(runner, "_check", check)
+    monkeypatch.setattr(runner, "check_data", check)
     assert cli.main([*command(tmp_path), "--force"]) == 2
     assert capsys.readouterr().err.endswith("; the same command without --force resumes from here\n")
 

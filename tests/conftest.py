@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark-device") == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--benchmark-device cuda: torch sees no GPU here")
-    for number in signals.ENDING:  # a shell lets its background jobs ignore some of them, and so would all runs of tests
+    for number in signals.ENDING:  # shells let background jobs ignore some of them, and so would all runs of tests
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   python -m rosepo_bench plan --all                               cells, their state, estimated time
   python -m rosepo_bench report                                   tables from the records of the last run
   python -m rosepo_bench data describe steam                      facts of a data set
+  python -m rosepo_bench data audit movielens                     do candidate lists give their targets away
   python -m rosepo_bench bench --quick                            the engine against its peers, in four minutes
 """
 

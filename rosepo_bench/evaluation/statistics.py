@@ -27,14 +27,26 @@ Seeds = Sequence[Float64[np.ndarray, " n"]]
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its interval, the two-sided p of no difference, Cohen's d over users (of several seeds
-    their means; None: no user differs), and the smallest true difference that such a comparison detects with 80 %
-    power at the 5 % level."""
+    """A paired difference with its interval, from the users' differences of each seed."""
 
     interval: Interval
-    p_value: float
-    effect_size: float | None
-    detectable: float
+    seeds: Seeds
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference: of one seed the tests of ``significance``, of several the t-test over seeds and
+        users."""
+        return within_seed(self.seeds[0]) if len(self.seeds) == 1 else float(crossed(self.seeds).p_value)
+
+    @property
+    def effect_size(self) -> float | None:
+        """Cohen's d over users, of several seeds of their means. None: no user differs."""
+        return effect_size(over_seeds(self.seeds))
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that such a comparison detects with 80 % power at the 5 % level."""
+        return detectable(self.interval) if len(self.seeds) == 1 else float(crossed(self.seeds).detectable())
 
 
 def mean(seeds: Seeds) -> Interval:
@@ -48,16 +60,11 @@ def mean(seeds: Seeds) -> Interval:
 
 
 def difference(first: Seeds, second: Seeds) -> Difference:
-    """Of two methods under the same seeds, paired by seed and user: of one seed :func:`paired` with the tests of
-    ``significance``, of several the t interval and t-test over seeds and users."""
+    """Of two methods under the same seeds, paired by seed and user: of one seed with the interval of :func:`paired`, of
+    several with the t interval over seeds and users."""
     assert len(first) == len(second), "the same seeds"
     found = [one - other for one, other in zip(first, second, strict=True)]
-    size = effect_size(over_seeds(found))
-    if len(found) == 1:
-        interval = paired(first[0], second[0])
-        return Difference(interval, within_seed(found[0]), size, detectable(interval))
-    both = crossed(found)
-    return Difference(both.interval, both.p_value, size, both.detectable())
+    return Difference(paired(first[0], second[0]) if len(found) == 1 else crossed(found).interval, found)
 
 
 def average(values: Float64[np.ndarray, " n"]) -> Interval:

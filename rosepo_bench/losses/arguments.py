@@ -109,6 +109,8 @@ def _check_use(given: LossArguments, loss: Formula) -> None:
     for name in given._fields:
         if name in loss.needs and name not in names:
             raise UserError(f"{name} is missing: loss {given.loss!r} needs it")
+    if given.beta is None:
+        raise UserError("beta is None: want a number or a tensor")
 
 
 def _check_logps(given: LossArguments, loss: Formula) -> None:
@@ -128,6 +130,8 @@ def _check_logps(given: LossArguments, loss: Formula) -> None:
 
 def _check_tensor(name: str, tensor: Tensor, given: LossArguments) -> None:
     chosen, rejected = given.chosen, given.rejected
+    if tensor.layout is not torch.strided:
+        raise UserError(f"{name} has layout {tensor.layout}: want a dense tensor")
     dtype = torch.int64 if name.endswith("_tokens") else chosen.dtype
     if tensor.dtype != dtype:
         why = ", as the lengths are counts" if dtype == torch.int64 else ", as chosen is"

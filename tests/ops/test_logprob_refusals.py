@@ -131,6 +131,9 @@ def test_validate_names_the_same(changed: dict[str, Any], message: str) -> None:
         *[({x: torch.tensor(1.0, requires_grad=True)}, f"{x} is a tensor") for x in ("logit_scale", "soft_cap")],
         *[({x: 2.0}, f"{x} is a float: want ") for x in ("num_sequences", "chunk_rows", "memory_budget")],
         ({"num_sequences": torch.tensor(2)}, "num_sequences is a Tensor: want "),
+        ({"num_sequences": True}, "num_sequences is a bool: want "),
+        *[({x: [2]}, f"{x} is a list: want ") for x in ("num_sequences", "chunk_rows", "logit_scale", "soft_cap")],
+        *[({x: None}, f"{x} is a NoneType: want ") for x in ("num_sequences", "chunk_rows", "logit_scale", "soft_cap")],
         *[({x: arguments()[x].to("meta")}, f"{x} is on meta, hidden is on cpu") for x in ("weight", "bias", *INDICES)],
     ],
 )  # fmt: skip

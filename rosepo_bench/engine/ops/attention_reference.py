@@ -169,6 +169,8 @@ def check_arguments(
             continue
         if not isinstance(x, Tensor):
             raise UserError(f"{name} is a {type(x).__name__}: want a tensor")
+        if x.layout is not torch.strided:
+            raise UserError(f"{name} has layout {x.layout}: want a dense tensor")
         if x.device != query.device:
             raise UserError(f"{name} is on {x.device}, query is on {query.device}: want one device")
     if query.dtype not in DTYPES:
@@ -182,8 +184,8 @@ def check_arguments(
     for name, x in (("end", end), ("depth", depth)):
         if x is not None and (x.dtype != torch.int64 or x.shape != query.shape[1:2]):
             raise UserError(f"{name} is {x.dtype} {list(x.shape)}: want torch.int64 [{query.shape[1]}], the tokens")
-    if isinstance(window, Tensor) or not isinstance(window, int) or window < 0:
-        raise UserError(f"window is {window!r}: want 0 for none, or 1 and more")
+    if isinstance(window, bool) or not isinstance(window, int) or not 0 <= window < 1 << 63:
+        raise UserError(f"window is {window!r}: want 0 for none, or 1 and more, in 64 bits")
     if window and depth is None:
         raise UserError(f"window is {window}, which counts in depths: give depth")
     if scaling is not None and (not isinstance(scaling, (int, float)) or not math.isfinite(scaling)):

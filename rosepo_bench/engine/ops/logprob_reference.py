@@ -6,6 +6,7 @@ Shape legend: N rows, V vocabulary, d width, M triples, S sequences.
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -95,7 +96,7 @@ def check_arguments(
             raise UserError(f"{name} has shape {list(index.shape)}: want [triples], {list(targets.shape)} as targets")
         _check_device(name, index, hidden)
     _check_number("logit_scale", logit_scale)
-    if isinstance(soft_cap, Tensor) or soft_cap != 0:
+    if not isinstance(soft_cap, Real) or soft_cap != 0:
         _check_number("soft_cap", soft_cap)
     _check_count("num_sequences", num_sequences, "")
     _check_count("chunk_rows", chunk_rows, "rows, ")
@@ -151,12 +152,14 @@ def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:
 def _check_number(name: str, number: float) -> None:
     if isinstance(number, Tensor):
         raise UserError(f"{name} is a tensor: want a number; to train it, multiply hidden by it")
+    if isinstance(number, bool) or not isinstance(number, Real | torch.SymFloat | torch.SymInt):
+        raise UserError(f"{name} is a {type(number).__name__}: want a number")
     if not LEAST <= number <= MOST:
         raise UserError(f"{name} is {number:g}: want {LEAST:g} to {MOST:g}")
 
 
 def _check_count(name: str, number: int, unit: str) -> None:
-    if isinstance(number, Tensor | float):
+    if isinstance(number, bool) or not isinstance(number, Integral | torch.SymInt):
         raise UserError(f"{name} is a {type(number).__name__}: want {unit}a whole number")
     if not 0 <= number <= MOST_COUNTED:
         raise UserError(f"{name} is {number}: want {unit}0 to {MOST_COUNTED}")

@@ -108,7 +108,7 @@ def _lines(lines: dict[tuple[int, str], dict[str, Row]]) -> str:
         figures = [_figure(found.get(metric)) for metric in METRICS]
         notes = dict.fromkeys(row.note for row in found.values() if row.note)
         cells.append([str(x), escape(provider), *figures, escape("; ".join(notes))])
-    return table(header, cells, left=("provider", "note"))
+    return table(header, cells, left=("provider", "note"), whole=True)
 
 
 def _figure(row: Row | None) -> str:

@@ -39,15 +39,19 @@ def code_text(text: str) -> str:
     return one_line(text).replace("`", "'")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> str:
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = (), *, whole: bool = False
+) -> str:
     """A Markdown table of at most :data:`WIDTH` columns: one that is wider goes on below, the first column repeated.
     Columns named in ``left`` are left-aligned, others right-aligned; cells must be escaped. A first column wider than
-    :data:`FIRST`, and a cell that is too wide beside it, are cut."""
+    :data:`FIRST`, and a cell that is too wide beside it, are cut. ``whole``: as wide as it is, nothing is cut."""
     found, left = [list(header), *map(list, rows)], set(left)
+    align = ["left" if name in left else "right" for name in header]
+    if whole:
+        return _plain_table(list(zip(*found, strict=True)), align)
     first = [clip(row[0], FIRST) for row in found]
     rest = WIDTH - _taken(first) - 1 - _PADDING
     columns = [first] + [[clip(row[place], rest) for row in found] for place in range(1, len(header))]
-    align = ["left" if name in left else "right" for name in header]
     parts = [_plain_table([columns[one] for one in part], [align[one] for one in part]) for part in _parts(columns)]
     return "\n\n".join(parts)
 

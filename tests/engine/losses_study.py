@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rejected ones'; accuracy: share of pairs whose chosen title is above all rejected ones. Looking: the share of",
         "the training's time spent on passes that see a whole optimizer step before it is taken.",
     )
-    parts = ["# Every loss through `run`", caption, table(HEADER, rows, left=["loss", "kernel"])]
+    parts = ["# Every loss through `run`", caption, table(HEADER, rows, left=["loss", "kernel"], whole=True)]
     store.write_text(given.into, "\n\n".join([*parts, study.machine(facts["environment"])]) + "\n")
     print(f"written: {given.into}")
     return 0

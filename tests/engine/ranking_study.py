@@ -139,7 +139,10 @@ def markdown(head: str, trie: Trie, exact: list[list[str]], beam: list[list[str]
         "Beam search is approximate: its recall is the share of its titles that score as high as the exact tenth. It",
         "takes turns with best-first search likewise.",
     )
-    tables = table(EXACT, exact, left=["score"]), table(BEAM, beam, left=["score"])
+    tables = (
+        table(EXACT, exact, left=["score"], whole=True),
+        table(BEAM, beam, left=["score"], whole=True),
+    )
     return "\n\n".join(
         ["# Best-first search against the full ranking", head, facts, tables[0], "## Beam search", caption, tables[1]]
     )

@@ -271,8 +271,12 @@ def markdown(found: Found, profile: str) -> str:
         if way == OURS or not same(found, way, OURS, method)
     ]
     parts = ["# User trees against a tree a prompt", about(found, profile), "## HR@1"]
-    parts += [table(["method", *(way.name for way in WAYS)], quality_rows(found), left=["method"]), differences]
-    parts += [table(DIFFERENCES, rows, left=DIFFERENCES[:2]), "## Cost", costs, table(COSTS, spent, left=COSTS[:2])]
+    parts += [
+        table(["method", *(way.name for way in WAYS)], quality_rows(found), left=["method"], whole=True),
+        differences,
+    ]
+    parts += [table(DIFFERENCES, rows, left=DIFFERENCES[:2], whole=True)]
+    parts += ["## Cost", costs, table(COSTS, spent, left=COSTS[:2], whole=True)]
     return "\n\n".join(parts)
 
 

@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     header = ["leak", "rows", "attack", "blind HR@1", "studentised", "p", "flagged", "redraws"]
     tables = (
-        table(header, planted, left=["leak", "attack", "flagged"]),
+        table(header, planted, left=["leak", "attack", "flagged"], whole=True),
         table(["negatives", "files", "KS", "p < .05", "p < .1", "p < .5", "least p"], uniform, left=["negatives"]),
     )
     parts = ["# The audit on made-up files", about, "## Leaks", leaky, tables[0], "## Honest files", clean, tables[1]]

@@ -42,7 +42,7 @@ class Ended:
         if self.exception:
             return self.exception
         if self.status not in (0, 2, 3):
-            return f"status {self.status}"
+            return f"status {self.status}: {self.error.strip()[-300:]}"
         if "Traceback (most recent call last)" in self.out + self.error:
             return "a traceback is printed"
         if self.status == 2 and not self.error.startswith(("error: ", "usage: ")):

@@ -51,10 +51,9 @@ def check(arrays: Mapping[str, np.ndarray], where: str, then: str) -> None:
         refuse("candidates", f"has shape {arrays['candidates'].shape}, want that of scores, {arrays['scores'].shape}")
     if "scores" in arrays and np.isnan(arrays["scores"]).any():
         refuse("scores", "holds NaN")
-    for name in ITEMS:
-        if {name, "counts"} <= arrays.keys() and not -1 <= arrays[name].min(initial=0) <= arrays[name].max(
-            initial=-1
-        ) < len(arrays["counts"]):
+    for name in ITEMS if "counts" in arrays else ():
+        items, least = arrays.get(name, np.zeros(0, dtype=int)), -1 if name == "named" else 0
+        if np.any((items < least) | (items >= len(arrays["counts"]))):
             refuse(name, f"names an item outside of the catalogue, which has {len(arrays['counts'])}")
     if "rank" in arrays and arrays["rank"].min(initial=1) < 1:
         refuse("rank", "holds a number below 1, the best rank")

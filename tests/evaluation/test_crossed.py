@@ -78,7 +78,7 @@ def worlds(seeds: int, users: int, ratio: float, rest: float, *, hits: bool) -> 
 
 
 @pytest.mark.parametrize("ratio", [0, 1, 5])
-@pytest.mark.parametrize(("seeds", "least", "most"), [(3, 0.92, 0.98), (5, 0.93, 0.97)])
+@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.87, 0.98), (3, 0.92, 0.98), (5, 0.93, 0.97)])
 @pytest.mark.parametrize(("rest", "hits"), [(0.3, False), (2.0, False), (0.0, True)])
 def test_the_interval_holds_the_truth_as_often_as_it_says(
     seeds: int, least: float, most: float, ratio: float, rest: float, hits: bool

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
 import pytest
 
+from rosepo_bench.base.errors import UserError
+from rosepo_bench.base.predictions import check
 from rosepo_bench.base.seeds import generator
 from rosepo_bench.evaluation.metrics import diversity, popularity
 from rosepo_bench.evaluation.metrics.base import Predictions, measure, metrics
@@ -98,3 +101,17 @@ def test_lists_of_ten_need_a_ranking_of_the_catalogue_and_share_a_table() -> Non
         "harm",
         "accuracy",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "refused"),
+    [
+        *(("top", -1, True), ("target", 6, True), ("items", -1, True), ("named", -2, True), ("named", 6, True)),
+        *(("named", -1, False), ("top", 5, False)),
+    ],
+)
+def test_predictions_name_items_of_the_catalogue(name: str, items: int, refused: bool) -> None:
+    """A negative number would count from the catalogue's end."""
+    arrays = {"users": np.arange(2), "counts": COUNTS, name: np.array([0, items])}
+    with pytest.raises(UserError, match=f"{name} names an item outside") if refused else contextlib.nullcontext():
+        check(arrays, "file", "delete it")
